@@ -1,0 +1,86 @@
+"""catdb: a category-partitioned image-retrieval database.
+
+    path ─ find ─▶ decode ─▶ pixels uint8 (n, h, w, 3) | Failure(path, reason)
+         ─ embed ─▶ features (n, d) of unit length, four categories of each image
+         ─ commit ─▶ catalog ─ fold ─▶ one immutable HDF5 file per category
+    query ─ decode ─ embed ─▶ its own four categories ─▶ their rows ─ top-k ─▶ matches
+
+    from catdb import Database
+    with Database("photos.catdb") as db:
+        db.build("Pictures")
+        for match in db.search("query.jpg"):
+            print(match.similarity, match.path)
+
+Importing this package loads no heavy library: the names below are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from catdb.errors import (
+    BackboneMismatch,
+    BackboneUnknown,
+    CatdbError,
+    CategoryUnknown,
+    DatabaseBusy,
+    DatabaseDamaged,
+    DatabaseNotFound,
+    DatabaseReadOnly,
+    ImageUnreadable,
+    PathNotFound,
+    StorageError,
+    WeightsInvalid,
+    WeightsNotFound,
+)
+
+if TYPE_CHECKING:
+    from catdb.check import Check
+    from catdb.database import Database, Info
+    from catdb.images import Failure
+    from catdb.query import Match, Prediction, Result
+    from catdb.reconcile import Progress, Report
+
+_LAZY = {
+    "Check": "catdb.check",
+    "Database": "catdb.database",
+    "Failure": "catdb.images",
+    "Info": "catdb.database",
+    "Match": "catdb.query",
+    "Prediction": "catdb.query",
+    "Progress": "catdb.reconcile",
+    "Report": "catdb.reconcile",
+    "Result": "catdb.query",
+}
+
+__all__ = [
+    "BackboneMismatch",
+    "BackboneUnknown",
+    "CatdbError",
+    "CategoryUnknown",
+    "Check",
+    "Database",
+    "DatabaseBusy",
+    "DatabaseDamaged",
+    "DatabaseNotFound",
+    "DatabaseReadOnly",
+    "Failure",
+    "ImageUnreadable",
+    "Info",
+    "Match",
+    "PathNotFound",
+    "Prediction",
+    "Progress",
+    "Report",
+    "Result",
+    "StorageError",
+    "WeightsInvalid",
+    "WeightsNotFound",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

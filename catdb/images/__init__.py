@@ -1,0 +1,46 @@
+"""From a folder to pixels: which files are images, whether they changed, and what they show.
+
+    find ─▶ Found ─ fingerprint ─▶ Content ─ read ─▶ Picture          each of them, or a Failure
+
+A bad image is a value in the stream, never an exception; only a query's (:func:`decode`, :func:`fit`) raises
+:class:`catdb.errors.ImageUnreadable`. This package alone knows Pillow and pillow-heif.
+"""
+
+from __future__ import annotations
+
+from catdb.images.decode import Picture, decode, fit, read
+from catdb.images.find import (
+    Content,
+    Failure,
+    Found,
+    Stamp,
+    Unlisted,
+    excluded,
+    find,
+    fingerprint,
+    identify,
+    ignored,
+)
+from catdb.images.scenes import queries, render
+from catdb.images.sheet import Row, write_sheet
+
+__all__ = [
+    "Content",
+    "Failure",
+    "Found",
+    "Picture",
+    "Row",
+    "Stamp",
+    "Unlisted",
+    "decode",
+    "excluded",
+    "find",
+    "fingerprint",
+    "fit",
+    "identify",
+    "ignored",
+    "queries",
+    "read",
+    "render",
+    "write_sheet",
+]

@@ -1,0 +1,503 @@
+"""A connection to the catalog: its tables, and every statement that reads or writes them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catdb.catalog.values import Image, Load, Pointer, Put, Root
+from catdb.checksum import checksum
+from catdb.errors import DatabaseDamaged, DatabaseReadOnly, StorageError
+from catdb.images import Stamp
+
+FORMAT = 1
+_APPLICATION = 0x63617464
+PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
+
+_SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE category(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL);
+CREATE TABLE root(
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, relative BLOB NOT NULL, whole INTEGER NOT NULL,
+    device INTEGER, offline INTEGER NOT NULL DEFAULT 0, reconciled REAL);
+CREATE TABLE image(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, root INTEGER NOT NULL, path BLOB NOT NULL,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, digest BLOB NOT NULL,
+    width INTEGER NOT NULL, height INTEGER NOT NULL, UNIQUE(root, path));
+CREATE INDEX image_digest ON image(digest);
+CREATE TABLE vector(image INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE member(
+    image INTEGER, rank INTEGER, category INTEGER NOT NULL, probability REAL NOT NULL,
+    PRIMARY KEY(image, rank)) WITHOUT ROWID;
+CREATE TABLE pending(category INTEGER, image INTEGER, PRIMARY KEY(category, image)) WITHOUT ROWID;
+CREATE TABLE tombstone(category INTEGER, image INTEGER, PRIMARY KEY(category, image)) WITHOUT ROWID;
+CREATE TABLE shard(
+    category INTEGER PRIMARY KEY, generation INTEGER NOT NULL, rows INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE centroid(category INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE garbage(category INTEGER, generation INTEGER, since REAL, PRIMARY KEY(category, generation)) WITHOUT ROWID;
+CREATE TABLE failure(
+    root INTEGER, path BLOB, size INTEGER, mtime_ns INTEGER, inode INTEGER, reason TEXT NOT NULL,
+    PRIMARY KEY(root, path)) WITHOUT ROWID;
+CREATE TABLE removed(root INTEGER, path BLOB, PRIMARY KEY(root, path)) WITHOUT ROWID;
+CREATE TABLE exclude(glob TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+
+@contextmanager
+def _clear_errors(path: str) -> Iterator[None]:
+    """Turn SQLite's errors into catdb's, each with what to do about it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "full" in text or "disk I/O" in text:
+            raise StorageError(f"{path}: {text}; nothing is lost: free some space and run it again") from error
+        if "readonly" in text or "unable to open" in text:
+            raise DatabaseReadOnly(f"{path}: {text}; check who may write there") from error
+        raise StorageError(f"{path}: {text}") from error
+    except sqlite3.DatabaseError as error:
+        raise DatabaseDamaged(f"{path}: {error}; restore it from a backup or build the database anew") from error
+
+
+def below(root: int, path: bytes) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition, and its values, for a path and everything below it (all of the root for an empty path)."""
+    if not path:
+        return "root = ?", (root,)
+    # "0" follows "/" in ASCII: the half-open range holds exactly the paths that begin with "path/".
+    return "root = ? AND (path = ? OR path >= ? AND path < ?)", (root, path, path + b"/", path + b"0")
+
+
+class Catalog:
+    """One connection to the catalog; not to be used by two threads at once, nor carried across a fork."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.sql = connection
+
+    # --- opening ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def writer(cls, path: str) -> Catalog:
+        """Open for writing, creating an empty file where there is none. Only under the database's lock."""
+        with _clear_errors(path):
+            sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            sql.execute("PRAGMA journal_mode=WAL")
+            sql.execute("PRAGMA synchronous=FULL")
+            sql.execute("PRAGMA secure_delete=OFF")  # on in some builds, where it doubles what is written
+            return cls(path, sql)
+
+    @classmethod
+    def reader(cls, path: str) -> Catalog:
+        """Open for reading. A closed catalog in a directory that cannot be written to is read as it lies."""
+        uri = "file:" + quote(os.fsencode(os.path.abspath(path)))
+        frozen = not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
+        if frozen and not (os.path.exists(path + "-wal") and os.path.getsize(path + "-wal")):
+            uri += "?immutable=1"
+        else:
+            uri += "?mode=ro"
+        with _clear_errors(path):
+            sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+            catalog = cls(path, sql)
+            catalog.format()
+            return catalog
+
+    def close(self) -> None:
+        with _clear_errors(self.path):
+            self.sql.close()
+
+    def format(self) -> int:
+        """Return the format's number, 0 for an empty catalog. DatabaseDamaged where it is none that we know."""
+        with _clear_errors(self.path):
+            found = self._one("PRAGMA user_version")
+            if found not in (0, FORMAT):
+                raise DatabaseDamaged(f"{self.path}: format {found}, this catdb reads {FORMAT}; install a newer catdb")
+            if found and self._one("PRAGMA application_id") != _APPLICATION:
+                raise DatabaseDamaged(f"{self.path}: an SQLite file, but not a catdb catalog")
+            return int(found)
+
+    def create(self, meta: Mapping[str, Any], categories: Iterable[tuple[str, str]]) -> None:
+        """Make the tables and fill in what the database is, all in one commit."""
+        with self.transaction():
+            for statement in _SCHEMA.split(";"):
+                self.sql.execute(statement)
+            self.sql.executemany("INSERT INTO meta VALUES(?, ?)", {"generation": 1, **meta}.items())
+            self.sql.executemany(
+                "INSERT INTO category VALUES(?, ?, ?)", ((n, *category) for n, category in enumerate(categories))
+            )
+            self.sql.execute(f"PRAGMA application_id={_APPLICATION}")
+            self.sql.execute(f"PRAGMA user_version={FORMAT}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside becomes durable at once at the end, or not at all."""
+        with _clear_errors(self.path):
+            self.sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.sql.execute("COMMIT")
+            except BaseException:
+                if self.sql.in_transaction:
+                    self.sql.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read inside is of one moment."""
+        with _clear_errors(self.path):
+            self.sql.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self.sql.in_transaction:
+                    self.sql.execute("ROLLBACK")
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        row = self.sql.execute(statement, values).fetchone()
+        return row[0] if row else None
+
+    # --- what the database is -----------------------------------------------------------------------------------
+
+    def meta(self) -> dict[str, Any]:
+        return dict(self.sql.execute("SELECT key, value FROM meta"))
+
+    def set_meta(self, key: str, value: Any) -> None:
+        self.sql.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
+
+    def categories(self) -> list[tuple[str, str]]:
+        """Return (id, name) by number."""
+        return list(self.sql.execute("SELECT id, name FROM category ORDER BY number"))
+
+    def excludes(self) -> list[str]:
+        return [glob for (glob,) in self.sql.execute("SELECT glob FROM exclude ORDER BY glob")]
+
+    def set_excludes(self, globs: Iterable[str]) -> None:
+        self.sql.execute("DELETE FROM exclude")
+        self.sql.executemany("INSERT OR IGNORE INTO exclude VALUES(?)", ((glob,) for glob in globs))
+
+    # --- roots --------------------------------------------------------------------------------------------------
+
+    def roots(self) -> list[Root]:
+        rows = self.sql.execute("SELECT id, path, relative, whole, device, offline, reconciled FROM root ORDER BY path")
+        return [Root(i, p, r, bool(w), d, bool(o), t) for i, p, r, w, d, o, t in rows]
+
+    def add_root(self, path: bytes, relative: bytes, whole: bool) -> int:
+        """Add a root, or make a known one whole; return its id."""
+        self.sql.execute(
+            "INSERT INTO root(path, relative, whole) VALUES(?, ?, ?) ON CONFLICT(path) DO UPDATE"
+            " SET whole = max(whole, excluded.whole), relative = excluded.relative",
+            (path, relative, whole),
+        )
+        return int(self._one("SELECT id FROM root WHERE path = ?", path))
+
+    def absorb_root(self, inner: int, outer: int, prefix: bytes) -> None:
+        """Hand everything below one root to the root above it. ``prefix``: the inner as seen from the outer, "a/b/"."""
+        for table in ("image", "failure", "removed"):
+            self.sql.execute(
+                f"UPDATE OR REPLACE {table} SET root = ?, path = CAST(? || path AS BLOB) WHERE root = ?",
+                (outer, prefix, inner),
+            )
+        self.sql.execute("DELETE FROM root WHERE id = ?", (inner,))
+
+    def forget_root(self, root: int) -> None:
+        """Drop a root that holds no image any more, and what was remembered of its paths."""
+        for table in ("failure", "removed"):
+            self.sql.execute(f"DELETE FROM {table} WHERE root = ?", (root,))
+        self.sql.execute("DELETE FROM root WHERE id = ?", (root,))
+
+    def mark_root(self, root: int, *, offline: bool, device: int | None = None, when: float | None = None) -> None:
+        """Record that a root is away, or that it was there: on which device, and when it was reconciled."""
+        self.sql.execute(
+            "UPDATE root SET offline = ?, device = ifnull(?, device), reconciled = ifnull(?, reconciled) WHERE id = ?",
+            (offline, device, when, root),
+        )
+
+    def move_root(self, root: int, path: bytes, relative: bytes) -> None:
+        self.sql.execute("UPDATE root SET path = ?, relative = ? WHERE id = ?", (path, relative, root))
+
+    # --- images -------------------------------------------------------------------------------------------------
+
+    def count(self) -> int:
+        return int(self._one("SELECT count(*) FROM image"))
+
+    def count_of(self, root: int) -> int:
+        return int(self._one("SELECT count(*) FROM image WHERE root = ?", root))
+
+    def paths_of(self, root: int) -> list[bytes]:
+        """Return the paths in a root that are known: its images, and its files that could not be read."""
+        rows = self.sql.execute(
+            "SELECT path FROM image WHERE root = ?1 UNION SELECT path FROM failure WHERE root = ?1 ORDER BY path", (root,)
+        )
+        return [path for (path,) in rows]
+
+    def is_known(self, root: int, path: bytes) -> bool:
+        """Say whether an image or a failure is known at a path or below it."""
+        return any(self._below(f"SELECT 1 FROM {table}", root, path).fetchone() for table in ("image", "failure"))
+
+    def image_at(self, root: int, path: bytes) -> Image | None:
+        return next(self._images("WHERE root = ? AND path = ?", (root, path)), None)
+
+    def images_of(self, digest: bytes) -> list[Image]:
+        """Return the images whose files hold this content, oldest first."""
+        return list(self._images("WHERE digest = ? ORDER BY id", (digest,)))
+
+    def image(self, image: int) -> Image | None:
+        return next(self._images("WHERE id = ?", (image,)), None)
+
+    def images(self) -> Iterator[Image]:
+        """Yield every image by root and path, a page at a time."""
+        root, path = -1, b""
+        while page := list(self._images("WHERE (root, path) > (?, ?) ORDER BY root, path LIMIT ?", (root, path, PAGE))):
+            yield from page
+            root, path = page[-1].root, page[-1].path
+
+    def _images(self, where: str, values: tuple[Any, ...]) -> Iterator[Image]:
+        columns = "id, root, path, size, mtime_ns, inode, digest, width, height"
+        for row in self.sql.execute(f"SELECT {columns} FROM image {where}", values).fetchall():
+            members = self.sql.execute(
+                "SELECT category, probability FROM member WHERE image = ? ORDER BY rank", (row[0],)
+            ).fetchall()
+            categories, probabilities = zip(*members, strict=True) if members else ((), ())
+            number, root, path, size, mtime_ns, inode, digest, width, height = row
+            stamp = Stamp(size, mtime_ns, inode)
+            yield Image(number, root, path, stamp, digest, width, height, categories, probabilities)
+
+    def vector(self, image: int) -> NDArray[np.float16] | None:
+        """Return a stored vector (d,), checked. None where it is not there or damaged."""
+        row = self.sql.execute("SELECT data, checksum FROM vector WHERE image = ?", (image,)).fetchone()
+        return np.frombuffer(row[0], "<f2") if row and checksum(row[0]) == row[1] else None
+
+    def put(self, item: Put) -> str:
+        """Store one image in the running transaction: "added", "changed", "moved", or "unchanged" (only touched).
+
+        Whatever was known of its path is superseded. Safe to repeat, and safe when another process was there first.
+        """
+        self.sql.execute("DELETE FROM failure WHERE root = ? AND path = ?", (item.root, item.path))
+        stamp = (item.stamp.size, item.stamp.mtime_ns, item.stamp.inode)
+        known = self.sql.execute(
+            "SELECT id, digest FROM image WHERE root = ? AND path = ?", (item.root, item.path)
+        ).fetchone()
+        if known and known[1] == item.digest:
+            self.sql.execute("UPDATE image SET size = ?, mtime_ns = ?, inode = ? WHERE id = ?", (*stamp, known[0]))
+            return "unchanged"
+        if known:
+            self.delete(known[0])
+        if item.moved_from:
+            old = item.moved_from
+            moved = self.sql.execute(
+                "UPDATE image SET root = ?, path = ?, size = ?, mtime_ns = ?, inode = ?"
+                " WHERE id = ? AND root = ? AND path = ? AND digest = ?",
+                (item.root, item.path, *stamp, old.id, old.root, old.path, item.digest),
+            )
+            if moved.rowcount:
+                return "moved"
+        self._insert(item, stamp)
+        return "changed" if known else "added"
+
+    def _insert(self, item: Put, stamp: tuple[int, int, int]) -> None:
+        image = self.sql.execute(
+            "INSERT INTO image(root, path, size, mtime_ns, inode, digest, width, height) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            (item.root, item.path, *stamp, item.digest, item.width, item.height),
+        ).lastrowid
+        data = np.asarray(item.vector, "<f2").tobytes()
+        self.sql.execute("INSERT INTO vector VALUES(?, ?, ?)", (image, data, checksum(data)))
+        distinct = dict(zip(reversed(item.categories), reversed(item.probabilities), strict=True))
+        ranked = [(int(c), float(distinct[c])) for c in dict.fromkeys(item.categories)]
+        self.sql.executemany("INSERT INTO member VALUES(?, ?, ?, ?)", [(image, r, *cp) for r, cp in enumerate(ranked)])
+        self.sql.executemany("INSERT INTO pending VALUES(?, ?)", [(c, image) for c, _ in ranked])
+
+    def delete(self, image: int) -> None:
+        """Delete one image in the running transaction; its rows in shards become tombstones."""
+        for (category,) in self.sql.execute("SELECT category FROM member WHERE image = ?", (image,)).fetchall():
+            waiting = self.sql.execute("DELETE FROM pending WHERE category = ? AND image = ?", (category, image))
+            if not waiting.rowcount:
+                self.sql.execute("INSERT OR IGNORE INTO tombstone VALUES(?, ?)", (category, image))
+        for table, column in (("member", "image"), ("vector", "image"), ("image", "id")):
+            self.sql.execute(f"DELETE FROM {table} WHERE {column} = ?", (image,))
+
+    # --- failures and removed paths -----------------------------------------------------------------------------
+
+    def fail(self, root: int, path: bytes, reason: str, stamp: Stamp | None) -> None:
+        """Record that a file could not be read. With a stamp its content is known to be bad: its image goes."""
+        values = (stamp.size, stamp.mtime_ns, stamp.inode) if stamp else (None, None, None)
+        self.sql.execute("INSERT OR REPLACE INTO failure VALUES(?, ?, ?, ?, ?, ?)", (root, path, *values, reason))
+        known = self._one("SELECT id FROM image WHERE root = ? AND path = ?", root, path)
+        if stamp and known:
+            self.delete(known)
+
+    def failures(self) -> list[tuple[int, bytes, str]]:
+        """Return (root, path, reason) of every file that could not be read."""
+        return list(self.sql.execute("SELECT root, path, reason FROM failure ORDER BY root, path"))
+
+    def failed(self) -> int:
+        return int(self._one("SELECT count(*) FROM failure"))
+
+    def drop_failures(self, paths: Iterable[tuple[int, bytes]]) -> None:
+        self.sql.executemany("DELETE FROM failure WHERE root = ? AND path = ?", paths)
+
+    def removed(self, root: int) -> set[bytes]:
+        return {path for (path,) in self.sql.execute("SELECT path FROM removed WHERE root = ?", (root,))}
+
+    def set_removed(self, root: int, path: bytes) -> None:
+        self.sql.execute("INSERT OR IGNORE INTO removed VALUES(?, ?)", (root, path))
+        self._below("DELETE FROM failure", root, path)
+
+    def clear_removed(self, root: int, path: bytes) -> None:
+        """Take back the removal of a path, of everything below it, and of the folders that it lies in."""
+        self._below("DELETE FROM removed", root, path)
+        while path:
+            self.sql.execute("DELETE FROM removed WHERE root = ? AND path = ?", (root, path))
+            path = path.rpartition(b"/")[0]
+
+    def ids_below(self, root: int, path: bytes) -> list[int]:
+        """Return the ids of the image at a path and of all below it (the whole root for an empty path)."""
+        return [image for (image,) in self._below("SELECT id FROM image", root, path)]
+
+    def _below(self, statement: str, root: int, path: bytes) -> sqlite3.Cursor:
+        where, values = below(root, path)
+        return self.sql.execute(f"{statement} WHERE {where}", values)
+
+    # --- shards -------------------------------------------------------------------------------------------------
+
+    def loads(self) -> list[Load]:
+        """Return how full each category is, by category; those that hold nothing are left out."""
+        rows = self.sql.execute(
+            "SELECT category, sum(rows), sum(dead), sum(pending) FROM ("
+            " SELECT category, rows, 0 AS dead, 0 AS pending FROM shard"
+            " UNION ALL SELECT category, 0, count(*), 0 FROM tombstone GROUP BY category"
+            " UNION ALL SELECT category, 0, 0, count(*) FROM pending GROUP BY category"
+            ") GROUP BY category ORDER BY category"
+        )
+        return [Load(*row) for row in rows]
+
+    def pointer(self, category: int) -> Pointer | None:
+        row = self.sql.execute("SELECT * FROM shard WHERE category = ?", (category,)).fetchone()
+        return Pointer(*row) if row else None
+
+    def pointers(self) -> list[Pointer]:
+        return [Pointer(*row) for row in self.sql.execute("SELECT * FROM shard ORDER BY category")]
+
+    def tombstones(self, category: int) -> NDArray[np.int64]:
+        rows = self.sql.execute("SELECT image FROM tombstone WHERE category = ? ORDER BY image", (category,))
+        return np.array([image for (image,) in rows], np.int64)
+
+    def pending(self, category: int) -> list[int]:
+        """Return the ids of the images that wait to be folded into a category, rising."""
+        rows = self.sql.execute("SELECT image FROM pending WHERE category = ? ORDER BY image", (category,))
+        return [image for (image,) in rows]
+
+    def members(self, category: int) -> list[int]:
+        """Return the ids of all images of a category, rising. Reads the whole table of members."""
+        rows = self.sql.execute("SELECT image FROM member WHERE category = ? ORDER BY image", (category,))
+        return [image for (image,) in rows]
+
+    def probabilities(self, category: int) -> list[tuple[int, float]]:
+        """Return (image, probability) of all images of a category, most probable first. Reads all members."""
+        return list(
+            self.sql.execute(
+                "SELECT image, probability FROM member WHERE category = ? ORDER BY probability DESC, image", (category,)
+            )
+        )
+
+    def categories_of(self, images: Sequence[int], width: int) -> NDArray[np.int32]:
+        """Return the category numbers of images, (n, width), -1 where an image has fewer."""
+        found = np.full((len(images), width), -1, np.int32)
+        for row, image in enumerate(images):
+            for rank, category in self.sql.execute("SELECT rank, category FROM member WHERE image = ?", (image,)):
+                found[row, rank] = category
+        return found
+
+    def reserve_generations(self, count: int) -> int:
+        """Return the first of ``count`` generation numbers, made durable so that no other commit uses them again."""
+        with self.transaction():
+            first = int(self._one("SELECT value FROM meta WHERE key = 'generation'"))
+            self.set_meta("generation", first + count)
+        return first
+
+    def point(self, pointer: Pointer, centroid: NDArray[np.float32], folded: Sequence[int], now: float) -> None:
+        """Make a file the category's shard in the running transaction, folded rows and all; the old one is garbage."""
+        self.unpoint(pointer.category, now)
+        category = pointer.category
+        self.sql.executemany("DELETE FROM pending WHERE category = ? AND image = ?", [(category, i) for i in folded])
+        self.sql.execute(
+            "INSERT INTO shard VALUES(?, ?, ?, ?, ?)",
+            (category, pointer.generation, pointer.rows, pointer.bytes, pointer.checksum),
+        )
+        self.sql.execute("INSERT INTO centroid VALUES(?, ?)", (category, np.asarray(centroid, "<f4").tobytes()))
+
+    def unpoint(self, category: int, now: float) -> None:
+        """Take a category's shard away in the running transaction: pointer, centroid and tombstones."""
+        self.sql.execute(
+            "INSERT INTO garbage SELECT category, generation, ? FROM shard WHERE category = ?", (now, category)
+        )
+        for table in ("shard", "centroid", "tombstone"):
+            self.sql.execute(f"DELETE FROM {table} WHERE category = ?", (category,))
+
+    def make_pending(self, category: int) -> None:
+        """Have every member of a category wait to be folded, in the running transaction."""
+        self.sql.execute(
+            "INSERT OR IGNORE INTO pending SELECT category, image FROM member WHERE category = ?", (category,)
+        )
+
+    def centroids(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return (categories (m,), centroids (m, d)) of the categories that have a shard."""
+        rows = self.sql.execute("SELECT category, data FROM centroid ORDER BY category").fetchall()
+        if not rows:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        return (
+            np.array([category for category, _ in rows], np.int64),
+            np.frombuffer(b"".join(data for _, data in rows), "<f4").reshape(len(rows), -1),
+        )
+
+    def garbage(self, before: float) -> list[tuple[int, int]]:
+        """Return (category, generation) of the files that have been garbage since before then."""
+        return list(self.sql.execute("SELECT category, generation FROM garbage WHERE since <= ?", (before,)))
+
+    def drop_garbage(self, files: Iterable[tuple[int, int]]) -> None:
+        self.sql.executemany("DELETE FROM garbage WHERE category = ? AND generation = ?", files)
+
+    # --- checking -----------------------------------------------------------------------------------------------
+
+    def integrity(self) -> list[str]:
+        """Return what SQLite itself finds wrong with the file; empty when nothing is."""
+        return [text for (text,) in self.sql.execute("PRAGMA integrity_check") if text != "ok"]
+
+    def vectors(self) -> Iterator[tuple[int, bytes, int]]:
+        """Yield (image, bytes, checksum) of every stored vector as it lies, a page at a time."""
+        last = -1
+        while page := self.sql.execute(
+            "SELECT image, data, checksum FROM vector WHERE image > ? ORDER BY image LIMIT ?", (last, PAGE)
+        ).fetchall():
+            yield from page
+            last = page[-1][0]
+
+    def set_vector(self, image: int, vector: NDArray[np.float16]) -> None:
+        data = np.asarray(vector, "<f2").tobytes()
+        self.sql.execute("INSERT OR REPLACE INTO vector VALUES(?, ?, ?)", (image, data, checksum(data)))
+
+    def orphans(self) -> list[tuple[str, int]]:
+        """Return (what is wrong, how many) of rows that refer to nothing; empty when all do."""
+        checks = {
+            "images without a vector": "SELECT count(*) FROM image WHERE id NOT IN (SELECT image FROM vector)",
+            "vectors without an image": "SELECT count(*) FROM vector WHERE image NOT IN (SELECT id FROM image)",
+            "images without a category": "SELECT count(*) FROM image WHERE id NOT IN (SELECT image FROM member)",
+            "categories without an image": "SELECT count(*) FROM member WHERE image NOT IN (SELECT id FROM image)",
+            "images without a root": "SELECT count(*) FROM image WHERE root NOT IN (SELECT id FROM root)",
+            "waiting rows without a membership": "SELECT count(*) FROM pending p WHERE NOT EXISTS (SELECT 1"
+            " FROM member m WHERE m.image = p.image AND m.category = p.category)",
+            "dead rows of a living membership": "SELECT count(*) FROM tombstone t WHERE EXISTS (SELECT 1"
+            " FROM member m WHERE m.image = t.image AND m.category = t.category)",
+        }
+        counts = [(name, int(self._one(statement))) for name, statement in checks.items()]
+        return [(name, count) for name, count in counts if count]
+
+    def memberships(self) -> dict[int, int]:
+        """Return how many images have each category, by the table of members."""
+        return dict(self.sql.execute("SELECT category, count(*) FROM member GROUP BY category"))

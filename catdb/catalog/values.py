@@ -1,0 +1,80 @@
+"""What the catalog takes and gives: small frozen values, without a trace of SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catdb.images import Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder of images. ``relative`` is its path as seen from the database, for when both move together."""
+
+    id: int
+    path: bytes
+    relative: bytes
+    whole: bool
+    device: int | None
+    offline: bool
+    reconciled: float | None  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image as the catalog knows it, without its vector."""
+
+    id: int
+    root: int
+    path: bytes
+    stamp: Stamp
+    digest: bytes
+    width: int
+    height: int
+    categories: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One image to be stored. ``moved_from`` is the image of the same content whose file is gone, if there is one."""
+
+    root: int
+    path: bytes
+    stamp: Stamp
+    digest: bytes
+    width: int
+    height: int
+    vector: NDArray[np.float16]  # (d,)
+    categories: Sequence[int]
+    probabilities: Sequence[float]
+    moved_from: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The file that is a category's shard."""
+
+    category: int
+    generation: int
+    rows: int
+    bytes: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What stands in one category: rows in its shard, of them dead, and rows that wait beside it."""
+
+    category: int
+    rows: int
+    dead: int
+    pending: int
+
+    @property
+    def images(self) -> int:
+        return self.rows - self.dead + self.pending

@@ -1,0 +1,274 @@
+"""The command ``catdb``: each command is a method of Database with a mouth. Only this room prints and exits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from catdb.cli.options import as_json, building, database, open_database, path_type
+from catdb.cli.output import Bar, named, percent, report_troubles, say, searched, show, summary
+from catdb.errors import CatdbError
+
+if TYPE_CHECKING:
+    from catdb.database import Database
+    from catdb.images import Failure
+    from catdb.query import Result
+    from catdb.reconcile import Report
+
+FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
+
+
+class _Commands(click.Group):
+    """Turns expected errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are defined
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CatdbError as error:
+            _fail(ctx, str(error))
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except OSError as error:
+            name = f"{show(os.fsdecode(error.filename))}: " if error.filename else ""
+            _fail(ctx, f"{name}{error.strerror or error}")
+        except KeyboardInterrupt:
+            say("catdb: interrupted; what was committed is safe, the same command goes on from there")
+            ctx.exit(INTERRUPTED)
+
+
+def _fail(ctx: click.Context, message: str) -> NoReturn:
+    say(f"catdb: {show(message)}")
+    ctx.exit(FAILED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="catdb", message="catdb %(version)s")
+def cli() -> None:
+    """Search your own images by image: folders in, a database of categories and features, nearest images out."""
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, type=path_type)
+@database
+@building
+@as_json
+@click.pass_context
+def build(
+    ctx: click.Context,
+    /,
+    folders: tuple[str, ...],
+    db: str | None,
+    backbone: str | None,
+    weights: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Bring the database in step with FOLDERS (none: all it knows); make it where there is none (./.catdb).
+
+    Adds, embeds again what changed, follows what moved, drops what is gone. Run it again at any time.
+    """
+    with open_database(db, create=True, backbone=backbone, weights=weights) as store:
+        if not folders and not os.path.exists(os.path.join(store.path, "catalog.sqlite")):
+            raise click.UsageError("there is no database yet: name the folders to build it from")
+        with Bar() as bar:
+            report = store.build(*folders, progress=bar, **options)
+    _finish(ctx, report, as_json)
+
+
+@cli.command()
+@click.argument("queries", metavar="IMAGE|FOLDER...", nargs=-1, required=True, type=path_type)
+@database
+@click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Matches of each query [10].")
+@click.option("--probes", metavar="N", type=click.IntRange(1), default=4, help="Categories to search [its own 4].")
+@click.option("--exact", is_flag=True, help="Compare with every image.")
+@as_json
+@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write the matches as CSV as well.")
+@click.option("--sheet", metavar="FILE.png", type=path_type, help="Write a contact sheet as well.")
+@click.pass_context
+def search(
+    ctx: click.Context,
+    queries: tuple[str, ...],
+    db: str | None,
+    k: int,
+    probes: int,
+    exact: bool,
+    as_json: bool,
+    csv_file: str | None,
+    sheet: str | None,
+) -> None:
+    """Find the images nearest to each IMAGE, and to each image in a FOLDER."""
+    from catdb.cli.answers import print_answer, write_contact_sheet, write_csv
+    from catdb.images import Failure
+
+    results: list[Result] = []
+    failed = 0
+    with open_database(db, mode="r") as store:
+        for answer in store.search_many(_queries(queries), k=k, probes=probes, exact=exact):
+            failed += isinstance(answer, Failure)
+            print_answer(answer, as_json=as_json)
+            if not isinstance(answer, Failure) and (csv_file or sheet):
+                results.append(answer)
+    if csv_file:
+        write_csv(csv_file, results)
+    if sheet:
+        write_contact_sheet(sheet, results)
+        say(f"contact sheet: {show(os.path.abspath(sheet))}")
+    ctx.exit(SOME_FAILED if failed else 0)
+
+
+def _queries(paths: tuple[str, ...]) -> Iterator[str]:
+    """Yield the query images: files as they are named, and the images found in folders."""
+    from catdb.images import Unlisted, find
+
+    for path in paths:
+        if os.path.isdir(path):
+            yield from (found.path for found in find(path) if not isinstance(found, Unlisted))
+        else:
+            yield path
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=path_type)
+@database
+@click.pass_context
+def add(ctx: click.Context, paths: tuple[str, ...], db: str | None) -> None:
+    """Add files and folders, and take removed ones back."""
+    with open_database(db, create=True) as store, Bar() as bar:
+        report = store.add(paths, progress=bar)
+    _finish(ctx, report, as_json=False)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=path_type)
+@database
+def remove(paths: tuple[str, ...], db: str | None) -> None:
+    """Remove images or folders from the database. The files stay, and stay out of later builds until added."""
+    with open_database(db) as store:
+        count = store.remove(paths)
+        click.echo(f"{count:,} removed; {len(store):,} images")
+
+
+@cli.command()
+@database
+@as_json
+def info(db: str | None, as_json: bool) -> None:
+    """Say what the database is and holds."""
+    with open_database(db, mode="r") as store:
+        found = store.info()
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
+    click.echo(f"{show(found.path)}: {found.images:,} images in {found.categories} categories, {found.bytes:,} bytes")
+    click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
+    click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")
+    for root in found.roots:
+        kind = "" if root.whole else " (single files only)"
+        click.echo(f"{'online ' if root.online else 'offline'}  {root.images:>8,} images  {show(root.path)}{kind}")
+    for glob in found.excludes:
+        click.echo(f"excluded: {show(glob)}")
+
+
+@cli.command()
+@click.argument("name", required=False)
+@database
+@as_json
+def categories(name: str | None, db: str | None, as_json: bool) -> None:
+    """List the categories that hold images; with NAME (or id) the images in one, the most probable first."""
+    with open_database(db, mode="r") as store:
+        if name is None:
+            found = store.categories()
+            if as_json:
+                click.echo(json.dumps({"categories": [dataclasses.asdict(category) for category in found]}))
+            for category in [] if as_json else found:
+                click.echo(f"{category.images:>8,}  {category.id}  {category.name}")
+            return
+        images = store.category(name)
+    if as_json:
+        click.echo(json.dumps({"images": [{"path": path, "probability": share} for path, share in images]}))
+    for path, share in [] if as_json else images:
+        click.echo(f"{percent(share):>6}  {show(path)}")
+
+
+@cli.command()
+@database
+@as_json
+def failures(db: str | None, as_json: bool) -> None:
+    """List the files that could not be read. Each is tried again when it changes."""
+    with open_database(db, mode="r") as store:
+        found = store.failures()
+    if as_json:
+        click.echo(json.dumps({"failures": [{"path": f.path, "reason": f.reason} for f in found]}))
+    for failure in [] if as_json else found:
+        click.echo(f"{show(failure.path)}: {failure.reason}")
+
+
+@cli.command()
+@database
+@click.option("--repair", is_flag=True, help="Make damaged shards anew from the catalog first.")
+@as_json
+@click.pass_context
+def check(ctx: click.Context, db: str | None, repair: bool, as_json: bool) -> None:
+    """Check the catalog, every shard and every vector."""
+    with open_database(db, mode="a" if repair else "r") as store:
+        found = store.check(repair=repair)
+    if as_json:
+        problems = [dataclasses.asdict(problem) for problem in found.problems]
+        click.echo(json.dumps({"ok": found.ok, "problems": problems, "leftovers": list(found.leftovers)}))
+    else:
+        for problem in found.problems:
+            click.echo(f"{problem.kind}: {show(problem.where)}: {show(problem.detail)}")
+        click.echo("all is well" if found.ok else f"{len(found.problems)} problems; catdb check --repair")
+    ctx.exit(0 if found.ok else FAILED)
+
+
+@cli.command()
+@database
+def compact(db: str | None) -> None:
+    """Write every waiting image into its shards, and drop removed ones from them."""
+    with open_database(db) as store, Bar() as bar:
+        count = store.compact(progress=bar)
+    click.echo(f"{count:,} shards written")
+
+
+@cli.command()
+@click.argument("folder", required=False, type=path_type)
+@database
+@click.pass_context
+def demo(ctx: click.Context, folder: str | None, db: str | None) -> None:
+    """Show the whole round trip: on rendered example images, or on your own FOLDER, whose database is kept."""
+    from catdb.cli.demo import on_examples, on_folder
+
+    ctx.exit(on_folder(folder, db) if folder else on_examples())
+
+
+def _finish(ctx: click.Context, report: Report, as_json: bool) -> None:
+    """Print what a build did and leave with its exit code."""
+    report_troubles(report)
+    if as_json:
+        fields = {
+            name: getattr(report, name) for name in ("added", "changed", "moved", "removed", "unchanged", "total")
+        }
+        failed = [{"path": failure.path, "reason": failure.reason} for failure in report.failed]
+        kept = [{"path": kept.path, "images": kept.images} for kept in report.kept]
+        click.echo(json.dumps({**fields, "failed": failed, "kept": kept, "seconds": round(report.seconds, 3)}))
+    else:
+        click.echo(summary(report))
+    ctx.exit(SOME_FAILED if report.failed else 0)
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):  # a name must never end the program because of a terminal's encoding
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    cli.main(prog_name="catdb")

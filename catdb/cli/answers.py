@@ -1,0 +1,77 @@
+"""Answers to queries, as a person or a program wants them: lines, JSON, CSV, a contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+
+import click
+
+from catdb.cli.output import named, say, searched, show
+from catdb.images import Failure, Row, write_sheet
+from catdb.query import Match, Result
+
+
+def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
+    """Print one answer on stdout; as JSON one object on a line, also for a query that could not be read."""
+    if isinstance(answer, Failure):
+        say(f"catdb: {show(answer.path)}: {answer.reason}")
+        if as_json:
+            click.echo(json.dumps({"query": answer.path, "error": answer.reason}))
+        return
+    for note in answer.notes:
+        say(f"catdb: {note}")
+    if as_json:
+        click.echo(json.dumps(as_object(answer)))
+        return
+    click.echo(f"{show(answer.query or '')}\n  {named(answer.categories)}")
+    for match in answer:
+        click.echo(f"{match.rank:>4}  {match.similarity:.4f}  {show(match.path)}  {shared(answer, match)}")
+    click.echo(f"  {searched(answer)}")
+
+
+def as_object(result: Result) -> dict[str, object]:
+    """Return a result in the shape of ``search --json``."""
+    return {
+        "query": result.query,
+        "categories": [dataclasses.asdict(category) for category in result.categories],
+        "scanned": result.scanned,
+        "total": result.total,
+        "probed": result.probed,
+        "populated": result.populated,
+        "widened": result.widened,
+        "matches": [dataclasses.asdict(match) for match in result],
+    }
+
+
+def shared(result: Result, match: Match) -> str:
+    """Return the names of the categories that a query and a match have in common."""
+    own = {category.id for category in result.categories}
+    return ", ".join(category.name for category in match.categories if category.id in own)
+
+
+def write_csv(path: str, results: Sequence[Result]) -> None:
+    """Write one line per match: query, rank, similarity, path, shared categories."""
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "rank", "similarity", "path", "shared"])
+        for result in results:
+            for match in result:
+                similarity = f"{match.similarity:.6f}"
+                writer.writerow([result.query, match.rank, similarity, match.path, shared(result, match)])
+
+
+def write_contact_sheet(path: str, results: Sequence[Result]) -> None:
+    """Write a picture that shows each query beside what was found."""
+    rows = [
+        Row(
+            query=result.query or "",
+            caption=f"{named(result.categories)}\n{searched(result)}",
+            matches=[(match.path, f"{match.rank}  {match.similarity:.3f}") for match in result],
+        )
+        for result in results
+    ]
+    write_sheet(os.path.abspath(path), rows)

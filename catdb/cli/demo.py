@@ -1,0 +1,77 @@
+"""``catdb demo``: build, search three images, show what was found and where it lies."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from catdb.backbones import DEFAULT
+from catdb.cli.answers import print_answer, write_contact_sheet
+from catdb.cli.options import nearest
+from catdb.cli.output import Bar, notice, report_troubles, say, show, summary
+from catdb.database import Database
+from catdb.errors import WeightsNotFound
+from catdb.images import Failure, queries, render
+from catdb.query import Result
+
+_MATCHES = 5
+
+
+def on_examples() -> int:
+    """Render the example collection into a temporary place and show the round trip; return the exit code."""
+    place = Path(tempfile.mkdtemp(prefix="catdb-demo-"))
+    say("catdb: rendering example images")
+    render(place / "images")
+    asked = queries(place / "queries")
+    with _built(str(place / "demo.catdb"), str(place / "images")) as store:
+        _show(store, [str(path) for path in asked], str(place / "contact-sheet.png"))
+    click.echo(f"\nimages and database: {show(str(place))}")
+    click.echo("next: try it on your own images:  catdb demo FOLDER")
+    return 0
+
+
+def on_folder(folder: str, db: str | None) -> int:
+    """Build (or bring in step) a person's own folder and show the round trip; the database is kept."""
+    path = os.path.abspath(db or nearest() or ".catdb")
+    with _built(path, folder) as store:
+        images = list(store)
+        if not images:
+            say(f"catdb: {show(folder)}: no image could be indexed")
+            return 1
+        chosen = [images[len(images) * part // 6] for part in (1, 3, 5)] if len(images) >= 6 else images[:3]
+        _show(store, chosen, os.path.join(path, "contact-sheet.png"))
+    click.echo(f"\ndatabase: {show(path)}")
+    click.echo(f"next:  catdb search --db {show(path)} IMAGE")
+    return 0
+
+
+def _built(path: str, folder: str) -> Database:
+    """Return a database of the folder, with the default network where its weights can be had, else classic."""
+    store = Database(path, notice=notice)
+    try:
+        with Bar() as bar:
+            report = store.build(folder, progress=bar)
+    except WeightsNotFound:
+        if len(store):
+            raise  # an existing database keeps to its own network
+        notice(f"the weights of {DEFAULT} cannot be had here, so this demo uses 'classic', which needs none")
+        store = Database(path, backbone="classic", notice=notice)
+        with Bar() as bar:
+            report = store.build(folder, progress=bar)
+    report_troubles(report)
+    click.echo(f"built: {summary(report)}\n")
+    return store
+
+
+def _show(store: Database, asked: Sequence[str], sheet: str) -> None:
+    results: list[Result] = []
+    for answer in store.search_many(asked, k=_MATCHES):
+        print_answer(answer, as_json=False)
+        if not isinstance(answer, Failure):
+            results.append(answer)
+    write_contact_sheet(sheet, results)
+    click.echo(f"\ncontact sheet: {show(sheet)}")

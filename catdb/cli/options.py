@@ -1,0 +1,66 @@
+"""Options that several commands share, and where the database is when none is named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from catdb.cli.output import notice
+
+if TYPE_CHECKING:
+    from catdb.database import Database
+
+_NAME = ".catdb"
+Command = Callable[..., Any]
+
+path_type = click.Path(path_type=str)
+database = click.option(
+    "--db",
+    metavar="DIR",
+    envvar="CATDB_DB",
+    type=path_type,
+    help="The database directory. Default: $CATDB_DB, else the nearest .catdb from here upwards.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+def building(command: Command) -> Command:
+    """Add the options of a command that builds."""
+    for option in (
+        click.option("--backbone", metavar="NAME", help="The network of a new database [inception_resnet_v2]."),
+        click.option("--weights", metavar="FILE", type=path_type, help="Its weights file, instead of Keras' download."),
+        click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches; remembered."),
+        click.option("--include", metavar="GLOB", multiple=True, help="Take a remembered --exclude GLOB back."),
+        click.option("--prune", is_flag=True, help="Drop the images of folders that seem to be away."),
+        click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores]."),
+    ):
+        command = option(command)
+    return command
+
+
+def nearest() -> str | None:
+    """Return the nearest ``.catdb`` from the current directory upwards."""
+    folder = os.getcwd()
+    while True:
+        if os.path.isdir(os.path.join(folder, _NAME)):
+            return os.path.join(folder, _NAME)
+        if folder == os.path.dirname(folder):
+            return None
+        folder = os.path.dirname(folder)
+
+
+def open_database(db: str | None, *, create: bool = False, **options: Any) -> Database:
+    """Open the database that was named, or the nearest; a new one only where ``create`` allows it."""
+    from catdb.database import Database
+    from catdb.errors import DatabaseNotFound
+
+    path = db or nearest()
+    if path is None and not create:
+        raise DatabaseNotFound("there is no .catdb here or above: name one with --db, or make one with catdb build")
+    path = path or _NAME
+    if not create and not os.path.exists(os.path.join(path, "catalog.sqlite")):
+        raise DatabaseNotFound(f"{path}: there is no database here; catdb build makes one")
+    return Database(path, notice=notice, **options)

@@ -1,0 +1,108 @@
+"""How things look on a terminal: paths, percentages, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from catdb.query import Prediction, Result
+    from catdb.reconcile import Progress, Report
+
+_LINES = 10.0  # seconds between two lines of progress where there is no terminal to draw a bar on
+
+
+def show(path: str) -> str:
+    """Return a path fit to be printed: bytes that are no UTF-8 and control characters are escaped."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def say(line: str) -> None:
+    """Print a line for people: on stderr, so that stdout holds the data alone."""
+    click.echo(line, err=True)
+
+
+def notice(line: str) -> None:
+    say(f"catdb: {line}")
+
+
+def percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def named(categories: tuple[Prediction, ...]) -> str:
+    return " · ".join(f"{category.name} {percent(category.probability)}" for category in categories)
+
+
+def searched(result: Result) -> str:
+    """Say how much of the database an answer rests on."""
+    text = f"searched {result.scanned:,} of {result.total:,} images in {result.probed} of {result.populated} categories"
+    if result.widened:
+        text += " (its own categories hold no image, so the nearest further ones were searched)"
+    return text
+
+
+def summary(report: Report) -> str:
+    """Say in a line what a build did."""
+    parts = [f"{getattr(report, name):,} {name}" for name in ("added", "changed", "moved", "removed", "unchanged")]
+    rate = (report.added + report.changed) / report.seconds if report.seconds else 0
+    pace = f", {rate:.1f} images/s" if report.added + report.changed >= 10 else ""
+    return f"{', '.join(parts)}, {len(report.failed):,} failed; {report.total:,} images ({report.seconds:.1f} s{pace})"
+
+
+def report_troubles(report: Report) -> None:
+    """List on stderr what could not be read, and which folders seem to be away."""
+    for failure in report.failed:
+        say(f"failed: {show(failure.path)}: {failure.reason}")
+    for kept in report.kept:
+        say(
+            f"away: {show(kept.path)}: its {kept.images:,} missing images are kept and can be searched still; "
+            "catdb build --prune drops them"
+        )
+
+
+class Bar:
+    """Progress of a build on stderr: a bar with rate and time left on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._step = ""
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def __call__(self, progress: Progress) -> None:
+        if not sys.stderr.isatty():
+            self._line(progress)
+            return
+        if progress.step != self._step or self._bar is None:
+            from tqdm import tqdm
+
+            self._close()
+            self._step = progress.step
+            self._bar = tqdm(total=progress.total, desc=progress.step, unit=" images", leave=False, dynamic_ncols=True)
+        if progress.failed:
+            self._bar.set_postfix_str(f"{progress.failed} failed", refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+
+    def _line(self, progress: Progress) -> None:
+        if time.monotonic() - self._last >= _LINES:
+            self._last = time.monotonic()
+            of = f" of {progress.total:,}" if progress.total is not None else ""
+            say(f"{progress.step} {progress.done:,}{of}, {progress.failed:,} failed")
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,390 @@
+"""Database: a folder of shards and a catalog, kept in step with folders of images and searched by image."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catdb import backbones
+from catdb import check as checking
+from catdb.backbones import DEFAULT, PER_IMAGE, Embedder, Engine, Recipe, canonical
+from catdb.catalog import Catalog
+from catdb.check import Check
+from catdb.errors import BackboneMismatch, CategoryUnknown, DatabaseNotFound, ImageUnreadable, PathNotFound
+from catdb.images import Failure
+from catdb.query import Query, Reach, Result, answer, answer_vector
+from catdb.reconcile import Progress, Report, reconcile
+from catdb.roots import Roots, absolute
+from catdb.store import Snapshot, Store
+
+
+
+@dataclass(frozen=True, slots=True)
+class RootInfo:
+    """A folder that the database knows. ``online``: it is there, and was not found emptied."""
+
+    path: str
+    online: bool
+    images: int
+    whole: bool  # kept in step with everything in it; else only single files of it are known
+    reconciled: float | None  # when it last was, in seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a database is and holds."""
+
+    path: str
+    images: int
+    failed: int
+    categories: int  # that hold images
+    pending: int  # memberships that wait to be folded into a shard
+    bytes: int  # on disk
+    backbone: str
+    weights_sha256: str | None
+    engine: str
+    precision: str
+    dimension: int
+    format: int
+    created: float
+    roots: tuple[RootInfo, ...]
+    excludes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryInfo:
+    """A category that holds images."""
+
+    id: str
+    name: str
+    images: int
+
+
+class Database:
+    """A category-partitioned image database in a directory.
+
+    Opening an existing one needs neither network nor weights: it remembers its own. A new one comes into being with
+    the first build or add, once its network has been loaded; until then nothing is written. Threads may share a
+    Database; a process forked from this one must open its own.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: str = "a",
+        backbone: str | Embedder | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        wait: float = 10.0,
+        notice: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Open the database at ``path``; with mode "r" as a reader that takes no lock and never writes.
+
+        ``backbone`` (a name, or an :class:`~catdb.backbones.Embedder`; by default inception_resnet_v2) and
+        ``weights`` ("imagenet" or a file) are for a new database; an existing one raises BackboneMismatch where they
+        are not its own. ``wait``: seconds to wait for another writer. ``notice`` is told in a line what takes long.
+        Raises DatabaseNotFound (mode "r"), DatabaseDamaged, BackboneUnknown.
+        """
+        if mode not in ("a", "r"):
+            raise ValueError(f"mode is {mode!r}: it is 'a' to read and write, or 'r' to read")
+        self.path = os.path.abspath(path)
+        self._store = Store(self.path, writable=mode == "a", wait=wait)
+        self._notice = notice
+        self._engine: Engine
+        if self._store.exists():
+            self._open(backbone, weights)
+        elif mode == "r":
+            raise DatabaseNotFound(f"{self.path}: there is no database here; catdb build makes one")
+        else:
+            name = DEFAULT if backbone is None else backbone
+            recipe = Recipe(canonical(name), str(weights or "imagenet")) if isinstance(name, str) else name
+            self._engine = Engine(recipe, notice)
+
+    def _open(self, backbone: str | Embedder | None, weights: str | os.PathLike[str] | None) -> None:
+        with self._store.snapshot() as snapshot:
+            meta = snapshot.catalog.meta()
+        own, sha256 = meta["backbone"], meta["weights_sha256"]
+        asked = own if backbone is None else canonical(backbone) if isinstance(backbone, str) else backbone.backbone
+        if asked != own:
+            raise BackboneMismatch(
+                f"{self.path} was built with {own}, not {asked}: leave --backbone out, or build another database"
+            )
+        if meta["graph"] != backbones.GRAPH:
+            raise BackboneMismatch(
+                f"{self.path} was built by another version of {own} in catdb: build a new one from the images"
+            )
+        if backbone is not None and not isinstance(backbone, str):
+            self._engine = Engine(backbone, self._notice)
+            return
+        recipe = Recipe(own, "imagenet", sha256, meta["weights_path"])
+        if weights is not None and str(weights) != "imagenet":
+            backbones.check_weights(own, str(weights), sha256)
+            recipe = Recipe(own, str(weights), sha256)
+        self._engine = Engine(recipe, self._notice)
+
+    def close(self) -> None:
+        """Close it; it can be used again all the same."""
+        self._store.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- what is in it ------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        if not self._store.exists():
+            return 0
+        with self._store.snapshot() as snapshot:
+            return snapshot.catalog.count()
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, str | os.PathLike) or not self._store.exists():
+            return False
+        with self._store.snapshot() as snapshot:
+            place = self._roots(snapshot).place(absolute(path))
+            return place is not None and snapshot.catalog.image_at(*place) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the absolute path of every image, by folder and name."""
+        if not self._store.exists():
+            return
+        with self._store.snapshot() as snapshot:
+            roots = self._roots(snapshot)
+            for image in snapshot.catalog.images():
+                yield roots.path(image.root, image.path)
+
+    def info(self) -> Info:
+        """Return what the database is and holds."""
+        with self._store.snapshot() as snapshot:
+            catalog, roots = snapshot.catalog, self._roots(snapshot)
+            meta, loads = catalog.meta(), [load for load in catalog.loads() if load.images]
+            return Info(
+                path=self.path,
+                images=catalog.count(),
+                failed=catalog.failed(),
+                categories=len(loads),
+                pending=sum(load.pending for load in loads),
+                bytes=_bytes_below(self.path),
+                roots=tuple(
+                    RootInfo(
+                        roots.folder(root.id),
+                        not root.offline and os.path.isdir(roots.folder(root.id)),
+                        catalog.count_of(root.id),
+                        root.whole,
+                        root.reconciled,
+                    )
+                    for root in roots.all
+                ),
+                excludes=tuple(catalog.excludes()),
+                format=catalog.format(),
+                **{k: meta[k] for k in ("backbone", "weights_sha256", "engine", "precision", "dimension", "created")},
+            )
+
+    def failures(self) -> list[Failure]:
+        """Return the files that could not be read, with the reason of each."""
+        with self._store.snapshot() as snapshot:
+            roots = self._roots(snapshot)
+            return [Failure(roots.path(root, path), reason) for root, path, reason in snapshot.catalog.failures()]
+
+    def categories(self) -> list[CategoryInfo]:
+        """Return the categories that hold images, the fullest first."""
+        with self._store.snapshot() as snapshot:
+            names = self._store.categories()
+            found = [CategoryInfo(*names[x.category], x.images) for x in snapshot.catalog.loads() if x.images]
+        return sorted(found, key=lambda category: (-category.images, category.id))
+
+    def category(self, name: str) -> list[tuple[str, float]]:
+        """Return (path, probability) of the images of a category, given by id or name, most probable first.
+
+        Raises CategoryUnknown, with the choices, where there is none or several share the name.
+        """
+        with self._store.snapshot() as snapshot:
+            number = self._category_number(name)
+            roots = self._roots(snapshot)
+            found = []
+            for image, probability in snapshot.catalog.probabilities(number):
+                known = snapshot.catalog.image(image)
+                if known:
+                    found.append((roots.path(known.root, known.path), probability))
+            return found
+
+    def _category_number(self, name: str) -> int:
+        names = self._store.categories()
+        plain = name.casefold().replace("_", " ")
+        found = [n for n, (key, word) in enumerate(names) if plain in (key.casefold(), word.casefold())]
+        if len(found) > 1:
+            choices = ", ".join(names[n][0] for n in found)
+            raise CategoryUnknown(f"{len(found)} categories are called {name!r}: {choices}; give the id")
+        if not found:
+            near = [f"{key} {word}" for key, word in names if plain in word.casefold()][:5]
+            raise CategoryUnknown(
+                f"no category is called {name!r}; " + (f"near: {', '.join(near)}" if near else "see catdb categories")
+            )
+        return found[0]
+
+    def _roots(self, snapshot: Snapshot) -> Roots:
+        return Roots(snapshot.catalog.roots(), self.path)
+
+    # --- keeping it in step -------------------------------------------------------------------------------------
+
+    def build(
+        self,
+        *targets: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        exclude: Iterable[str] = (),
+        include: Iterable[str] = (),
+        prune: bool = False,
+        jobs: int | None = None,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> Report:
+        """Bring the database in step with folders (and single files); without any, with all that it knows.
+
+        Adds what is new, embeds again what changed, follows what moved without a network pass, and drops what is gone,
+        in the named folders only. ``exclude`` adds globs to those remembered of what not to find, ``include`` takes
+        remembered ones back. ``prune`` drops the images of folders that seem to be away. Files that cannot be read
+        are listed in the report. Raises PathNotFound, and on the first use WeightsNotFound or WeightsInvalid.
+        """
+        paths = _paths(targets)
+        for path in paths:
+            if not os.path.lexists(path) and not self._store.exists():
+                raise PathNotFound(f"{path}: no such file or folder; nothing was changed")
+        self._create()
+        self._set_excludes(exclude, include)
+        return reconcile(self._store, self._engine, paths, prune=prune, jobs=jobs, progress=progress)
+
+    def add(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        jobs: int | None = None,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> Report:
+        """Add files and folders, among them what was removed by hand before. Drops nothing. Raises as build does."""
+        targets = _paths([paths])
+        for path in targets:
+            if not os.path.lexists(path):
+                raise PathNotFound(f"{path}: no such file or folder; nothing was changed")
+        self._create()
+        return reconcile(self._store, self._engine, targets, adding=True, jobs=jobs, progress=progress)
+
+    def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
+        """Remove images, or all of a folder; return how many. The files stay, and stay out until they are added.
+
+        A whole root is forgotten instead. Raises PathNotFound, before anything is removed, for a path that no folder
+        of the database holds.
+        """
+        targets = _paths([paths])
+        count = 0
+        with self._store.writing() as catalog, catalog.transaction():
+            roots = Roots(catalog.roots(), self.path)
+            for path in targets:
+                if not roots.place(path) and not roots.inside(path):
+                    raise PathNotFound(f"{path}: in no folder of the database; nothing was removed")
+            for path in targets:
+                place = roots.place(path)
+                for root, below in [place] if place else [(inner.id, b"") for inner in roots.inside(path)]:
+                    count += _remove(catalog, root, below)
+        self._store.fold_due(at_rest=False)
+        return count
+
+    def compact(self, *, progress: Callable[[Progress], None] = lambda step: None) -> int:
+        """Fold everything that waits or is dead into the shards; return how many shards were made anew."""
+        return self._store.fold_all(progress=lambda done, of: progress(Progress("folding", done, of, 0)))
+
+    def check(self, repair: bool = False) -> Check:
+        """Check catalog, shards and vectors; with ``repair`` first make damaged shards anew from the catalog."""
+        if repair:
+            checking.repair(self._store)
+        return checking.check(self._store)
+
+    def _create(self) -> None:
+        """Bring a new database into being, once its network has proved to be at hand."""
+        if self._store.exists():
+            return
+        embedder = self._engine.get()
+        meta = {
+            "backbone": embedder.backbone,
+            "weights_sha256": embedder.weights_sha256,
+            "weights_path": self._engine.weights_path,
+            "graph": backbones.GRAPH,
+            "engine": embedder.engine,
+            "precision": embedder.precision,
+            "dimension": embedder.dimension,
+            "created": time.time(),
+            "catdb": version("catdb"),
+        }
+        self._store.create(meta, [(category.id, category.name) for category in embedder.categories])
+
+    def _set_excludes(self, exclude: Iterable[str], include: Iterable[str]) -> None:
+        exclude, include = set(exclude), set(include)
+        if exclude or include:
+            with self._store.writing() as catalog, catalog.transaction():
+                catalog.set_excludes((set(catalog.excludes()) | exclude) - include)
+
+    # --- searching ----------------------------------------------------------------------------------------------
+
+    def search(self, query: Query, *, k: int = 10, probes: int = PER_IMAGE, exact: bool = False) -> Result:
+        """Return the k images most like a query: a path, a PIL image, or uint8 RGB pixels (h, w, 3).
+
+        Searched are the shards of the query's own four categories; ``probes`` says how many instead (the further ones
+        by the nearness of their centroids), ``exact`` all. A query whose bytes are in the database needs no network.
+        Raises ImageUnreadable.
+        """
+        [result] = self.search_many([query], k=k, probes=probes, exact=exact)
+        if isinstance(result, Failure):
+            raise ImageUnreadable(f"{result.path}: {result.reason}")
+        return result
+
+    def search_many(
+        self, queries: Iterable[Query], *, k: int = 10, probes: int = PER_IMAGE, exact: bool = False
+    ) -> Iterator[Result | Failure]:
+        """Yield the answer to each query in order, a Failure for one that cannot be read. Shares network passes."""
+        return answer(self._store, self._engine, queries, Reach(k, probes, exact))
+
+    def search_vector(
+        self, vector: NDArray[np.floating[Any]], *, k: int = 10, probes: int = PER_IMAGE, exact: bool = False
+    ) -> Result:
+        """Return the k images nearest to a vector (d,), of any length; it has no categories, so centroids route it."""
+        return answer_vector(self._store, vector, Reach(k, probes, exact))
+
+
+def _remove(catalog: Catalog, root: int, below: bytes) -> int:
+    """Remove what is at and below a path in the running transaction; an emptied root is forgotten."""
+    images = catalog.ids_below(root, below)
+    for image in images:
+        catalog.delete(image)
+    if below:
+        catalog.set_removed(root, below)
+    else:
+        catalog.forget_root(root)
+    return len(images)
+
+
+def _paths(targets: Iterable[Any]) -> list[str]:
+    """Flatten paths and lists of paths into absolute paths, each once."""
+    found: list[str] = []
+    for target in targets:
+        found += [absolute(target)] if isinstance(target, str | os.PathLike) else _paths(target)
+    return list(dict.fromkeys(found))
+
+
+def _bytes_below(folder: str) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # collected meanwhile
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total

@@ -1,0 +1,338 @@
+"""How a file becomes upright RGB pixels of one size, by Pillow, and what Pillow must be kept from doing.
+
+Pillow's readers are constructed here, ``Image.open`` is not called. That keeps out its check for decompression bombs,
+which warns or raises by the host program's ``MAX_IMAGE_PIXELS`` (the limit here is our own, applied before any pixel is
+decoded, and no global state is touched), and its registry, through which any plugin could come to see a hostile file.
+The readers get neither a file name nor a descriptor: given one, Pillow or libtiff maps the file into memory, and a file
+that shrinks meanwhile then kills the process (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from catdb.errors import ImageUnreadable
+from catdb.images.find import (
+    DRAWING_SUFFIXES,
+    HEAD,
+    RAW_SUFFIXES,
+    Content,
+    Failure,
+    Stamp,
+    explain,
+    fingerprint,
+    identify,
+    open_regular,
+)
+
+Pixels = NDArray[np.uint8]
+
+_MEGAPIXELS, _MEGAPIXELS_JPEG = 50, 100
+_MEGABYTES = 512
+_BAND = 1 << 22
+_PAUSES = (0.2, 0.5, 1.0)
+_FRESH = 5.0
+_ORIENTATION = 0x0112
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SHORT = (EOFError, IndexError, struct.error)
+_SHORT_WORDS = ("truncated", "incomplete", "end of file")
+_NAMES = {"WEBP": "WebP", "HEIF": "HEIC"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A file, decoded: ``width`` and ``height`` are the upright image's own, ``pixels`` (h, w, 3) are squashed."""
+
+    content: Content
+    width: int
+    height: int
+    pixels: Pixels
+
+
+class _Unfinished(ImageUnreadable):
+    """Looks like an image, but is not whole: perhaps it is still being written."""
+
+
+class _Outside(ImageUnreadable):
+    """The fault lies outside the file: the same bytes may well be readable tomorrow."""
+
+
+class _Nameless:
+    """A stream that can be read, and nothing more: no descriptor by which a C library could map the file."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+
+
+def read(content: Content, size: tuple[int, int], *, wait: Callable[[float], None] = time.sleep) -> Picture | Failure:
+    """Decode a file that was fingerprinted, to ``size`` (height, width). Never raises for what is in the file.
+
+    One that is not whole and less than 5 s old is fingerprinted and tried again after each of three pauses
+    (``wait(seconds)``), so that the picture's own ``content`` may be newer than the one given.
+    """
+    pauses = iter(_PAUSES)
+    while True:
+        fault: ImageUnreadable | None = None
+        try:
+            pixels, width, height = decode(content.path, size)
+        except ImageUnreadable as error:
+            fault = error
+        now = _stamp(content.path)
+        if fault is None:
+            if now != content.stamp:
+                return Failure(content.path, "changed while it was being read")
+            return Picture(content, width, height, pixels)
+        pause = next(pauses, None)
+        if pause is None or not isinstance(fault, _Unfinished) or not _is_fresh(now):
+            lasting = now == content.stamp and not isinstance(fault, _Outside)
+            return Failure(content.path, str(fault), content.stamp if lasting else None)
+        wait(pause)
+        again = fingerprint(content.path)
+        if isinstance(again, Failure):
+            return again
+        content = again
+
+
+def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int]) -> tuple[Pixels, int, int]:
+    """Decode an image to ``size`` (height, width): pixels (height, width, 3), and its own upright width and height.
+
+    A path, a binary stream (read from its beginning, left open) or a Pillow image (see :func:`fit`). This is the one
+    decode, for indexing and for queries. ImageUnreadable says in its message why not.
+    """
+    if isinstance(source, Image.Image):
+        return fit(source, size)
+    if not isinstance(source, str):
+        seekable = source if source.seekable() else io.BytesIO(source.read())
+        return _decode(seekable, "", size)
+    try:
+        with open_regular(source) as stream:
+            return _decode(stream, os.path.splitext(source)[1].lower(), size)
+    except ImageUnreadable:
+        raise
+    except (OSError, ValueError) as error:
+        raise _Outside(explain(error)) from error
+
+
+def fit(image: Image.Image | NDArray[np.uint8], size: tuple[int, int]) -> tuple[Pixels, int, int]:
+    """Turn upright and squash what is in memory already: a Pillow image of any mode, or uint8 (h, w, 3) RGB.
+
+    Returns what :func:`decode` does. ImageUnreadable where an array has another dtype or shape, or the image is too
+    large or cannot be loaded. An image opened from a JPEG is not drafted here, so that its pixels can differ by a
+    little from those of the file.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ImageUnreadable(f"an array must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    _refuse_large(image.size, _MEGAPIXELS_JPEG)
+    try:
+        image.load()
+        return _upright(image, image.size, size)
+    except Exception as error:
+        raise _fault(error, image.format or "image") from error
+
+
+def _decode(stream: BinaryIO, suffix: str, size: tuple[int, int]) -> tuple[Pixels, int, int]:
+    kind = _identify(stream, suffix)
+    reader = _heif_reader() if kind == "HEIF" else _READERS[kind]
+    try:
+        image = reader(_Nameless(stream))
+        _refuse_large(image.size, _MEGAPIXELS_JPEG if kind == "JPEG" else _MEGAPIXELS)
+        full = image.size
+        if kind == "JPEG":
+            height, width = size if _orientation(image) < 5 else size[::-1]
+            image.draft("RGB", (2 * width, 2 * height))
+            image.load()
+        else:
+            image.load()
+            full = image.size  # a HEIC file can turn out to be of another size than its header says
+        return _upright(image, full, size)
+    except ImageUnreadable:
+        raise
+    except Exception as error:  # what Pillow's readers raise for damaged files is any exception at all
+        raise _fault(error, kind) from error
+
+
+def _identify(stream: BinaryIO, suffix: str) -> str:
+    """Name the format of a stream and rewind it; ImageUnreadable where it is none of ours, or far too long."""
+    length = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    head = stream.read(HEAD)
+    stream.seek(0)
+    kind = identify(head)
+    if suffix in RAW_SUFFIXES and kind in (None, "TIFF"):  # most RAW formats are TIFF inside, with a thumbnail first
+        raise ImageUnreadable(f"RAW photographs ({suffix}) are not supported: export as JPEG or TIFF")
+    if length > _MEGABYTES << 20:  # several readers take the whole file into memory before they look at it
+        raise ImageUnreadable(f"too large: a file of {length >> 20:,} MB, the limit is {_MEGABYTES}")
+    if kind is not None:
+        return kind
+    if not head:
+        raise _Unfinished("an empty file")
+    if suffix in DRAWING_SUFFIXES:
+        raise ImageUnreadable(f"vector drawings ({suffix}) are not supported: export as PNG")
+    if not head.strip(b"\0"):
+        raise _Unfinished("not an image: it begins with zeros only")
+    raise ImageUnreadable("not an image")
+
+
+def _heif_reader() -> Callable[[_Nameless], ImageFile.ImageFile]:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise _Outside("HEIC needs an extra: pip install 'catdb[heic]'") from error
+    return cast("Callable[[_Nameless], ImageFile.ImageFile]", HeifImageFile)
+
+
+_READERS = cast(
+    "dict[str, Callable[[_Nameless], ImageFile.ImageFile]]",
+    {
+        "JPEG": JpegImagePlugin.JpegImageFile,  # also for MPO: its first frame comes first
+        "PNG": PngImagePlugin.PngImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+        "AVIF": AvifImagePlugin.AvifImageFile,
+    },
+)
+
+
+def _refuse_large(size: tuple[int, int], limit: int) -> None:
+    megapixels = size[0] * size[1] / 1e6
+    if megapixels > limit:
+        shown = f"{megapixels:,.2f}".rstrip("0").rstrip(".")
+        raise ImageUnreadable(
+            f"too large: {shown} megapixels, the limit is {_MEGAPIXELS} ({_MEGAPIXELS_JPEG} for JPEG)"
+        )
+
+
+def _fault(error: Exception, kind: str) -> ImageUnreadable:
+    """Say what is wrong with a file by the exception that its reader raised."""
+    name = _NAMES.get(kind, kind)
+    if isinstance(error, OSError) and error.errno is not None:
+        return _Outside(explain(error))
+    if isinstance(error, Image.DecompressionBombError):  # a host program's own MAX_IMAGE_PIXELS, where it is lower
+        return ImageUnreadable(f"too large: a {name} beyond the limit that this program has set for Pillow")
+    if isinstance(error, MemoryError):
+        return ImageUnreadable(f"damaged {name}, or too large: not enough memory to decode it")
+    detail = " ".join(str(error).split())
+    # Running out of bytes has as many faces as there are readers; Pillow wraps some of them in a SyntaxError.
+    if isinstance(error.__cause__ or error, _SHORT) or any(word in detail.lower() for word in _SHORT_WORDS):
+        return _Unfinished(f"truncated {name}: the file ends before the image does")
+    return _Unfinished(f"damaged {name}: {detail or type(error).__name__}")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Read EXIF's orientation, 1 to 8: 1 where there is none, or none that can be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block costs the orientation, not the image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(image: Image.Image, full: tuple[int, int], size: tuple[int, int]) -> tuple[Pixels, int, int]:
+    """Squash a loaded image to ``size`` (height, width) and turn it, in that order, for it is the cheaper one."""
+    orientation = _orientation(image)
+    height, width = size if orientation < 5 else size[::-1]
+    small = _squash(image, width, height)
+    if orientation > 1:
+        small = small.transpose(_TRANSPOSED[orientation])
+    return np.array(small), *(full if orientation < 5 else full[::-1])
+
+
+def _squash(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize to RGB, bilinear with antialiasing. A large image is converted and narrowed a band of rows at a time.
+
+    Pillow resizes along the rows first and the columns then, so that bands give bit for bit what the whole would,
+    without a second and third copy of a large image.
+    """
+    extent = _extent(image)
+    full_width, full_height = image.size
+    rows = max(1, _BAND // full_width)
+    if rows >= full_height:
+        return _rgb(image, extent).resize((width, height), Image.Resampling.BILINEAR)
+    narrow = Image.new("RGB", (width, full_height))
+    for top in range(0, full_height, rows):
+        band = _rgb(image.crop((0, top, full_width, min(top + rows, full_height))), extent)
+        narrow.paste(band.resize((width, band.height), Image.Resampling.BILINEAR), (0, top))
+    return narrow.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _rgb(image: Image.Image, extent: tuple[float, float]) -> Image.Image:
+    """Convert to RGB: what is transparent onto white, what has more than 8 bits per sample by ``extent``."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        # Pillow's own conversion cuts off at 255 instead of scaling: almost everything becomes white.
+        return Image.fromarray(_scaled(np.asarray(image), extent)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layered = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(layered, mask=layered.getchannel("A"))
+    return ground
+
+
+def _extent(image: Image.Image) -> tuple[float, float]:
+    """Find the sample values that stand for black and white: 0 and 65535, or a float image's least and greatest."""
+    if image.mode not in ("F", "I"):
+        return 0.0, 65535.0
+    low, high = np.inf, -np.inf
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        values = values[np.isfinite(values)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if image.mode == "I" and low >= 0 and high <= 65535:  # 16 bits in the guise of 32
+        return 0.0, 65535.0
+    return (low, high) if low < high else (0.0, 0.0)
+
+
+def _scaled(samples: NDArray[np.generic], extent: tuple[float, float]) -> Pixels:
+    """Scale samples (h, w) so that ``extent`` becomes 0 to 255; NaN is black, so is all where nothing differs."""
+    low, high = extent
+    if low == high:
+        return np.zeros(samples.shape, np.uint8)
+    values = np.nan_to_num(samples.astype(np.float64), nan=low, posinf=high, neginf=low)
+    return np.rint((np.clip(values, low, high) - low) * (255.0 / (high - low))).astype(np.uint8)
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        return Stamp.of(os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_fresh(stamp: Stamp | None) -> bool:
+    return stamp is not None and abs(time.time() - stamp.mtime_ns / 1e9) < _FRESH

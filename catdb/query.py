@@ -1,0 +1,220 @@
+"""Answer a query image: find its vector, route it to shards, search them, and say what was searched.
+
+query ─ look up, or decode and embed ─▶ Point(vector, its own categories)
+      ─ route ─▶ categories to probe ─ blocks ─ top-k ─▶ Result(matches, scanned of total)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image as PILImage
+
+from catdb import search
+from catdb.backbones import PER_IMAGE, Engine
+from catdb.errors import ImageUnreadable
+from catdb.images import Content, Failure, Stamp, decode, fingerprint, fit
+from catdb.roots import Roots, absolute
+from catdb.store import Snapshot, Store
+
+Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
+_TOGETHER = 32  # query images embedded in one pass
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A category with the probability that the network gives it for an image."""
+
+    id: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One image that was found. ``similarity`` is the cosine of the two features."""
+
+    rank: int  # from 1
+    path: str
+    similarity: float
+    categories: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Sequence[Match]):
+    """The answer to one query: a sequence of matches, the best first."""
+
+    query: str | None  # the path, where the query was a file
+    categories: tuple[Prediction, ...]  # the query's own
+    matches: tuple[Match, ...]
+    scanned: int  # distinct images compared, of...
+    total: int
+    probed: int  # categories with images that were searched, of...
+    populated: int
+    widened: bool  # the query's own categories hold nothing, so further ones were searched
+    notes: tuple[str, ...] = ()  # what a person should know, such as a damaged shard
+
+    def __len__(self) -> int:
+        return len(self.matches)
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self.matches)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.matches[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How much to return, and how far to look: ``probes`` categories, or with ``exact`` all."""
+
+    k: int = 10
+    probes: int = PER_IMAGE
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("k", self.k), ("probes", self.probes)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A query as the search needs it: a unit vector and its own categories, most probable first."""
+
+    vector: NDArray[np.float16]
+    categories: tuple[tuple[int, float], ...]
+
+
+def answer(store: Store, engine: Engine, queries: Iterable[Query], reach: Reach) -> Iterator[Result | Failure]:
+    """Yield the answer to each query in order, a Failure for one that cannot be read; network passes are shared."""
+    waiting: list[Query] = []
+    for query in queries:
+        waiting.append(query)
+        if len(waiting) == _TOGETHER:
+            yield from _answer(store, engine, waiting, reach)
+            waiting = []
+    yield from _answer(store, engine, waiting, reach)
+
+
+def answer_vector(store: Store, vector: NDArray[np.floating[Any]], reach: Reach) -> Result:
+    """Return the answer to a vector (d,) of any length. It has no categories, so centroids alone route it."""
+    values = np.asarray(vector, np.float64)
+    with store.snapshot() as snapshot:
+        dimension = snapshot.catalog.meta()["dimension"]
+    if values.shape != (dimension,):
+        raise ValueError(f"the vector has shape {values.shape}: it must have ({dimension},)")
+    length = np.linalg.norm(values)
+    if not (np.isfinite(length) and length > 0):
+        raise ValueError("the vector has no direction: it is zero or not finite")
+    return _nearest(store, None, _Point((values / length).astype(np.float16), ()), reach)
+
+
+def _answer(store: Store, engine: Engine, queries: Sequence[Query], reach: Reach) -> Iterator[Result | Failure]:
+    points: list[Any] = [_look_up(store, engine, query) for query in queries]
+    new = [place for place, point in enumerate(points) if isinstance(point, np.ndarray)]
+    if new:
+        embedding = engine.get().embed(np.stack([points[place] for place in new]))
+        for row, place in enumerate(new):
+            ranked = zip(embedding.categories[row].tolist(), embedding.probabilities[row].tolist(), strict=True)
+            points[place] = _Point(embedding.features[row].astype(np.float16), tuple(ranked))
+    for query, point in zip(queries, points, strict=True):
+        if isinstance(point, Failure):
+            yield point
+        else:
+            label = absolute(query) if isinstance(query, str | os.PathLike) else None
+            yield _nearest(store, label, point, reach)
+
+
+def _look_up(store: Store, engine: Engine, query: Query) -> _Point | Failure | NDArray[np.uint8]:
+    """Return what the database knows of a query image, else its pixels, for the network."""
+    if not isinstance(query, str | os.PathLike):
+        return fit(query, engine.input_size)[0]
+    path = absolute(query)
+    with store.snapshot() as snapshot:
+        stored = _stored(snapshot, store.path, path)
+    if stored:
+        return stored
+    content = fingerprint(path)
+    if not isinstance(content, Content):
+        return content
+    with store.snapshot() as snapshot:
+        for image in snapshot.catalog.images_of(content.digest):
+            stored = _point(snapshot, image.id)
+            if stored:
+                return stored
+    try:
+        return decode(path, engine.input_size)[0]
+    except ImageUnreadable as error:
+        return Failure(path, str(error))
+
+
+def _stored(snapshot: Snapshot, database: str, path: str) -> _Point | None:
+    """Return what is stored of an indexed file that has not changed since."""
+    place = Roots(snapshot.catalog.roots(), database).place(path)
+    image = snapshot.catalog.image_at(*place) if place else None
+    try:
+        return _point(snapshot, image.id) if image and Stamp.of(os.stat(path)) == image.stamp else None
+    except OSError:
+        return None
+
+
+def _point(snapshot: Snapshot, image: int) -> _Point | None:
+    known, vector = snapshot.catalog.image(image), snapshot.catalog.vector(image)
+    if known is None or vector is None:
+        return None
+    return _Point(vector, tuple(zip(known.categories, known.probabilities, strict=True)))
+
+
+def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Result:
+    """Route a query and search, widening until there is something to compare."""
+    own = [category for category, _ in point.categories]
+    with store.snapshot() as snapshot:
+        populated = [load.category for load in snapshot.catalog.loads() if load.images]
+        total = snapshot.catalog.count()
+        probes = len(own) + len(populated) if reach.exact else reach.probes
+        widened = False
+        while True:
+            probed = _route(snapshot, own, point.vector, probes)
+            hits = search.nearest(point.vector, snapshot.blocks(probed), probed, reach.k)
+            if hits.scanned or not total:
+                break
+            widened, probes = True, probes + PER_IMAGE
+        return Result(
+            query=label,
+            categories=_predictions(store, point.categories),
+            matches=tuple(_matches(store, snapshot, hits)),
+            scanned=hits.scanned,
+            total=total,
+            probed=len(set(probed) & set(populated)),
+            populated=len(populated),
+            widened=widened,
+            notes=tuple(dict.fromkeys(snapshot.notes)),
+        )
+
+
+def _route(snapshot: Snapshot, own: Sequence[int], vector: NDArray[np.float16], probes: int) -> list[int]:
+    if probes <= len(own):
+        return list(own)[:probes]
+    return search.route(own, *snapshot.centroids(), vector, probes)
+
+
+def _matches(store: Store, snapshot: Snapshot, hits: search.Hits) -> Iterator[Match]:
+    roots = Roots(snapshot.catalog.roots(), store.path)
+    pairs = zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True)
+    for rank, (number, similarity) in enumerate(pairs, 1):
+        image = snapshot.catalog.image(number)
+        if image is None:
+            raise RuntimeError(f"{store.path}: a row of image {number}, which the same snapshot does not hold")
+        members = zip(image.categories, image.probabilities, strict=True)
+        yield Match(rank, roots.path(image.root, image.path), similarity, _predictions(store, members))
+
+
+def _predictions(store: Store, ranked: Iterable[tuple[int, float]]) -> tuple[Prediction, ...]:
+    names = store.categories()
+    return tuple(Prediction(*names[category], probability) for category, probability in ranked)

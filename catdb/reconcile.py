@@ -1,0 +1,384 @@
+"""Bring the database in step with folders: find, compare, read, embed, commit; then fold.
+
+    find ─▶ survey (what is new, changed, gone) ─▶ read ─▶ Picture | Content (known already) | Failure
+         ─▶ embed, a batch of pictures in one pass ─▶ commit, a few hundred at a time ─▶ fold
+
+Reading runs ahead in threads by at most a few batches, so memory does not depend on the number of files. What has
+been committed stays: an interrupted build goes on where it stopped, because the next survey does not find it new.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from catdb.backbones import Engine
+from catdb.catalog import Image, Put, Survey, Todo
+from catdb.errors import PathNotFound
+from catdb.images import Content, Failure, Found, Picture, Unlisted, find, fingerprint, read
+from catdb.roots import Roots, adopt, is_removed
+from catdb.store import Store
+
+BATCH = 32  # pictures in one pass
+_PER_COMMIT = 256  # images in one commit...
+_SECONDS = 5.0  # ...or as many as come in this time, so that an interruption costs little
+_GUARDED = 50  # images from which a root is believed to be away, not emptied, when more than half are missing
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a build is. ``step`` is "finding", "reading" or "folding"; ``total`` is None while it is not known."""
+
+    step: str
+    done: int
+    total: int | None
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A root whose missing images were kept, because it seems to be away (unmounted) and not emptied."""
+
+    path: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a build did. ``failed`` lists every file in the named folders that could not be read, new or not."""
+
+    added: int
+    changed: int
+    moved: int
+    removed: int
+    unchanged: int
+    failed: tuple[Failure, ...]
+    total: int  # images in the database now
+    kept: tuple[Kept, ...]
+    seconds: float
+
+
+@dataclass
+class _Run:
+    """One reconciliation in progress."""
+
+    store: Store
+    engine: Engine
+    prune: bool
+    progress: Callable[[Progress], None]
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: list[Failure] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    puts: list[Put] = field(default_factory=list)
+    faults: list[tuple[int, bytes, Failure]] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+
+def reconcile(
+    store: Store,
+    engine: Engine,
+    targets: Sequence[str],
+    *,
+    prune: bool = False,
+    adding: bool = False,
+    jobs: int | None = None,
+    progress: Callable[[Progress], None] = lambda step: None,
+) -> Report:
+    """Bring the database in step with the targets, absolute paths of folders or files (none: all known roots).
+
+    ``prune`` drops the missing images of roots that seem to be away. ``adding`` takes removed paths back and drops
+    nothing. Raises PathNotFound for a target that neither exists nor is known; then nothing has been done.
+    """
+    start = time.monotonic()
+    run = _Run(store, engine, prune, progress)
+    roots = _prepare(store, targets, adding=adding)
+    survey = store.survey()
+    try:
+        _survey(run, survey, roots, targets)
+        known = survey.known_failures()
+        run.failed += [Failure(roots.path(root, path), reason) for root, path, reason in known]
+        run.counts["unchanged"] += survey.count("found") - survey.count("todo") - len(known)
+        try:
+            _take_in(run, survey, roots, jobs or os.cpu_count() or 1)
+        finally:
+            _commit(run)  # an interruption loses nothing that was embedded
+        if not adding:
+            _drop_gone(run, survey, roots)
+        _tidy(run, survey, roots, targets)
+    finally:
+        survey.close()
+    store.fold_due(at_rest=True, progress=lambda done, of: progress(Progress("folding", done, of, len(run.failed))))
+    with store.snapshot() as snapshot:
+        total = snapshot.catalog.count()
+    numbers = {name: run.counts[name] for name in ("added", "changed", "moved", "removed", "unchanged")}
+    return Report(
+        **numbers, failed=tuple(run.failed), total=total, kept=tuple(run.kept), seconds=time.monotonic() - start
+    )
+
+
+def _prepare(store: Store, targets: Sequence[str], *, adding: bool) -> Roots:
+    """Have every target lie in a root, and return the roots."""
+    with store.snapshot() as snapshot:
+        roots = Roots(snapshot.catalog.roots(), store.path)
+        for target in targets:
+            place = roots.place(target)
+            if os.path.lexists(target) or (place and (place[1] == b"" or snapshot.catalog.is_known(*place))):
+                continue
+            raise PathNotFound(f"{target}: no such file or folder; nothing was changed")
+    with store.writing() as catalog, catalog.transaction():
+        for target in targets:
+            if os.path.isdir(target):
+                adopt(catalog, store.path, target, whole=True)
+            elif os.path.lexists(target):
+                adopt(catalog, store.path, os.path.dirname(target), whole=False)
+        roots = Roots(catalog.roots(), store.path)
+        for target in targets:
+            place = roots.place(target)
+            if adding and place:
+                catalog.clear_removed(*place)
+        return roots
+
+
+def _survey(run: _Run, survey: Survey, roots: Roots, targets: Sequence[str]) -> None:
+    """Tell the survey what is there."""
+    places = [roots.place(target) for target in targets] or [(root.id, b"") for root in roots.all]
+    with run.store.snapshot() as snapshot:
+        excludes = snapshot.catalog.excludes()
+        removed = {root.id: snapshot.catalog.removed(root.id) for root in roots.all}
+    batch: list[Todo] = []
+    number = 0
+    for root, below in [place for place in places if place]:
+        top = roots.path(root, below)
+        if not run.prune and not os.path.isdir(roots.folder(root)):
+            continue  # away: neither found nor gone; _tidy keeps it
+        survey.scope(root, below)
+        for found in _look(run.store, roots, root, top, excludes):
+            path = os.fsencode(found.path)[len(os.fsencode(roots.folder(root)).rstrip(b"/")) + 1 :]
+            if isinstance(found, Unlisted):
+                survey.unlisted(root, path)
+                run.failed.append(found)
+            elif not is_removed(path, removed[root]):
+                reason = found.reason if isinstance(found, Failure) else None
+                batch.append(Todo(root, path, found.stamp, reason))
+            number += 1
+            if len(batch) >= 1000:
+                survey.found(batch)
+                batch.clear()
+                run.progress(Progress("finding", number, None, 0))
+    survey.found(batch)
+    survey.settle()
+
+
+def _look(store: Store, roots: Roots, root: int, top: str, excludes: Sequence[str]) -> Iterator[Found | Failure]:
+    """Yield the candidates at and below a path of a root; of a root that is not whole only the files known of it."""
+    if roots.get(root).whole or top != roots.folder(root):
+        if os.path.lexists(top):
+            yield from find(top, excludes=excludes, skip=[store.path], base=roots.folder(root))
+        return
+    with store.snapshot() as snapshot:
+        known = snapshot.catalog.paths_of(root)
+    for path in known:
+        if os.path.lexists(roots.path(root, path)):
+            yield from find(roots.path(root, path))
+
+
+def _take_in(run: _Run, survey: Survey, roots: Roots, jobs: int) -> None:
+    """Read, embed and commit what is new or changed."""
+    total = survey.count("todo")
+    pictures: list[tuple[Todo, Picture]] = []
+    with ThreadPoolExecutor(jobs, "catdb-read") as pool:
+        work = _ahead(pool, lambda todo: (todo, _read(run, roots, todo)), survey.todo(), 2 * BATCH)
+        for number, (todo, outcome) in enumerate(work, 1):
+            if isinstance(outcome, Picture):
+                pictures.append((todo, outcome))
+                if len(pictures) == BATCH:
+                    _embed(run, pictures)
+            elif isinstance(outcome, Content):
+                _reuse(run, roots, todo, outcome)
+            elif outcome is not None:
+                run.faults.append((todo.root, todo.path, outcome))
+            if len(run.puts) + len(run.faults) >= _PER_COMMIT or time.monotonic() - run.since >= _SECONDS:
+                _embed(run, pictures)
+                _commit(run)
+            run.progress(Progress("reading", number, total, len(run.failed) + len(run.faults)))
+    _embed(run, pictures)
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
+    """Map in a pool, in order, with at most ``window`` under way; the rest is given up when it is left early."""
+    running: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) >= window:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _read(run: _Run, roots: Roots, todo: Todo) -> Picture | Content | Failure | None:
+    """Read one file, in a thread: a Content where the same bytes are known already, None where the file is gone."""
+    path = roots.path(todo.root, todo.path)
+    if todo.reason is not None:
+        return Failure(path, todo.reason, todo.stamp)
+    content = fingerprint(path)
+    if isinstance(content, Content):
+        with run.store.snapshot() as snapshot:
+            if snapshot.catalog.images_of(content.digest):
+                return content
+        content = read(content, run.engine.input_size)  # type: ignore[assignment]
+    if isinstance(content, Failure) and not os.path.lexists(path):
+        return None
+    return content
+
+
+def _embed(run: _Run, pictures: list[tuple[Todo, Picture]]) -> None:
+    """Embed the pictures in one pass and have them wait for the commit. Empties the list."""
+    if not pictures:
+        return
+    embedding = run.engine.get().embed(np.stack([picture.pixels for _, picture in pictures]))
+    vectors = embedding.features.astype(np.float16)
+    for row, (todo, picture) in enumerate(pictures):
+        run.puts.append(
+            Put(
+                root=todo.root,
+                path=todo.path,
+                stamp=picture.content.stamp,
+                digest=picture.content.digest,
+                width=picture.width,
+                height=picture.height,
+                vector=vectors[row],
+                categories=embedding.categories[row].tolist(),
+                probabilities=embedding.probabilities[row].tolist(),
+            )
+        )
+    pictures.clear()
+
+
+def _reuse(run: _Run, roots: Roots, todo: Todo, content: Content) -> None:
+    """Have a file whose bytes are known wait for the commit, with the vector that they have already."""
+    with run.store.snapshot() as snapshot:
+        known = snapshot.catalog.images_of(content.digest)
+        vectors = (snapshot.catalog.vector(image.id) for image in known)
+        source = next(((i, v) for i, v in zip(known, vectors, strict=True) if v is not None), None)
+    if source is None:  # deleted since it was looked up, or damaged
+        picture = read(content, run.engine.input_size)
+        if isinstance(picture, Picture):
+            _embed(run, [(todo, picture)])
+        else:
+            run.faults.append((todo.root, todo.path, picture))
+        return
+    image, vector = source
+    run.puts.append(
+        Put(
+            root=todo.root,
+            path=todo.path,
+            stamp=content.stamp,
+            digest=content.digest,
+            width=image.width,
+            height=image.height,
+            vector=vector,
+            categories=image.categories,
+            probabilities=image.probabilities,
+            moved_from=_moved(roots, todo, known, run.puts),
+        )
+    )
+
+
+def _moved(roots: Roots, todo: Todo, known: Sequence[Image], waiting: Sequence[Put]) -> Image | None:
+    """Return the image that has become this file: the same bytes, and its own file gone though its root is there."""
+    if any((image.root, image.path) == (todo.root, todo.path) for image in known):
+        return None  # only touched
+    taken = {put.moved_from.id for put in waiting if put.moved_from}
+    for image in known:
+        there = os.path.isdir(roots.folder(image.root))
+        if image.id not in taken and there and not os.path.lexists(roots.path(image.root, image.path)):
+            return image
+    return None
+
+
+def _commit(run: _Run) -> None:
+    """Commit what waits."""
+    if run.puts or run.faults:
+        outcomes = run.store.commit(run.puts, [(root, path, f.reason, f.stamp) for root, path, f in run.faults])
+        run.counts.update(outcomes)
+        run.failed += [failure for _, _, failure in run.faults]
+        run.puts.clear()
+        run.faults.clear()
+    run.since = time.monotonic()
+
+
+def _drop_gone(run: _Run, survey: Survey, roots: Roots) -> None:
+    """Delete the images whose files are gone, unless their root seems to be away."""
+    missing: Counter[int] = Counter()
+    for _, root, path in survey.gone():
+        missing[root] += not os.path.lexists(roots.path(root, path))
+    with run.store.snapshot() as snapshot:
+        sizes = {root: snapshot.catalog.count_of(root) for root in missing}
+    away = {root for root, count in missing.items() if not run.prune and _seems_away(roots, root, count, sizes[root])}
+    page: list[tuple[int, int, bytes]] = []
+
+    def drop() -> None:
+        with run.store.writing() as catalog, catalog.transaction():
+            for image, root, path in page:
+                known = catalog.image_at(root, path)
+                if known and known.id == image:
+                    catalog.delete(image)
+                    run.counts["removed"] += 1
+        page.clear()
+
+    for gone in survey.gone():
+        if gone[1] not in away:
+            page.append(gone)
+        if len(page) >= 1000:
+            drop()
+    if page:
+        drop()
+    with run.store.writing() as catalog, catalog.transaction():
+        for root in away:
+            catalog.mark_root(root, offline=True)
+            run.kept.append(Kept(roots.folder(root), missing[root]))
+
+
+def _seems_away(roots: Roots, root: int, missing: int, size: int) -> bool:
+    if not missing:
+        return False
+    device = roots.get(root).device
+    folder = roots.folder(root)
+    moved = device is not None and os.path.isdir(folder) and os.stat(folder).st_dev != device
+    return moved or (size >= _GUARDED and missing > size / 2)
+
+
+def _tidy(run: _Run, survey: Survey, roots: Roots, targets: Sequence[str]) -> None:
+    """Forget failures of files that are gone, and note which roots are there."""
+    places = [roots.place(target) for target in targets] or [(root.id, b"") for root in roots.all]
+    kept = {kept.path for kept in run.kept}
+    with run.store.writing() as catalog, catalog.transaction():
+        catalog.drop_failures(survey.stale_failures())
+        for root in {place[0] for place in places if place}:
+            folder = roots.folder(root)
+            if os.path.isdir(folder) and folder not in kept:
+                whole = (root, b"") in places
+                catalog.mark_root(
+                    root, offline=False, device=os.stat(folder).st_dev, when=time.time() if whole else None
+                )
+                catalog.move_root(
+                    root, os.fsencode(folder), os.path.relpath(os.fsencode(folder), os.fsencode(run.store.path))
+                )
+            elif folder not in kept and not run.prune:
+                catalog.mark_root(root, offline=True)
+                run.kept.append(Kept(folder, catalog.count_of(root)))

@@ -1,0 +1,436 @@
+"""The protocol between the catalog and the shards: who may write, what is seen, when a shard is made anew.
+
+    photos.catdb/
+      LOCK                                     held by the one writer, for one batch or operation at a time
+      catalog.sqlite                           the record, and the one commit point
+      shards/<category>/<generation>.h5        what searches read; never changed, always rebuildable
+
+1. *Write*: take the lock, commit to the catalog. The commit is the acknowledgement; its images wait ("pending") beside
+   the shards and are found there.
+2. *Fold*: write a category's living and waiting rows as a new file under a number never used before, force the file
+   and its directory to the disk, and only then let the catalog point to it, in one commit. The old file is garbage
+   from then on, and is unlinked when no snapshot can refer to it any more (GRACE seconds).
+3. *Read*: one snapshot of the catalog says which files, which waiting rows and which dead rows make up a category.
+   A file is checked by size and checksum once per process, before it is used. One that fails is not used: the
+   category's rows are taken from the catalog instead, with the same answers, and the snapshot says so.
+4. *Recover*: the first writer of a process, and every writer after one that died, first makes a commit and forces the
+   directories to the disk, and then unlinks files that the catalog does not know. (The dead writer may have committed
+   what it never forced; that must not be acted upon.)
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from catdb import shard
+from catdb.catalog import Catalog, Load, Pointer, Put, Survey
+from catdb.checksum import checksum
+from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseNotFound, DatabaseReadOnly, ShardDamaged, StorageError
+from catdb.images import Stamp
+from catdb.roots import is_removed
+from catdb.search import Block
+from catdb.shard import Rows
+
+GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
+PER_COMMIT = 64  # shards made anew in one commit
+_LEAST = 64  # waiting rows below which an existing shard is left alone
+_SHARE = 0.25  # waiting rows, as a share of the shard, that are worth a new file
+_DEAD = 0.20  # dead rows, likewise
+_WIDTH = 4  # categories of an image, at most
+
+
+def due(load: Load, has_shard: bool, *, at_rest: bool) -> bool:
+    """Say whether a category is to be folded: while images still come in, or ``at_rest`` when a build has ended."""
+    if load.dead and load.dead >= _DEAD * load.rows:
+        return True
+    if at_rest and not has_shard:
+        return load.pending > 0
+    least = 1 if at_rest else _LEAST
+    return load.pending >= max(least, _SHARE * load.rows)
+
+
+class Store:
+    """A database directory. Threads may share it; processes open their own, and none is carried across a fork."""
+
+    def __init__(self, path: str, *, writable: bool = True, wait: float = 10.0) -> None:
+        self.path = os.path.abspath(path)
+        self._writable = writable
+        self._wait = wait
+        self._lock = FileLock(os.path.join(self.path, "LOCK"), fallback_to_soft=False)
+        self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
+        self._depth = 0
+        self._writer: Catalog | None = None
+        self._recovered = False
+        self._readers: SimpleQueue[Catalog] = SimpleQueue()
+        self._verified: set[tuple[int, int]] = set()
+        self._categories: list[tuple[str, str]] = []
+
+    @property
+    def _catalog_path(self) -> str:
+        return os.path.join(self.path, "catalog.sqlite")
+
+    def exists(self) -> bool:
+        """Say whether there is a database here, as far as it was ever finished."""
+        try:
+            with self._reader() as catalog:
+                return catalog.format() > 0
+        except (DatabaseNotFound, DatabaseReadOnly):
+            return False
+
+    def create(self, meta: Mapping[str, object], categories: Sequence[tuple[str, str]]) -> None:
+        """Make the database; nothing happens where another process was there first."""
+        try:
+            os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}; choose another place with --db") from error
+        with self._held():
+            catalog = self._open_writer()
+            if not catalog.format():
+                catalog.create(meta, categories)
+                _force_directory(self.path)
+                _force_directory(os.path.dirname(self.path))
+
+    def close(self) -> None:
+        """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
+        with suppress(Empty):
+            while True:
+                self._readers.get_nowait().close()
+        if self._writer:
+            with suppress(DatabaseBusy), self._held():  # where another process writes, the log stays in its hands
+                pass
+            self._writer.close()
+            self._writer = None
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[Catalog]:
+        """Hold the lock and give the catalog to write to. Raises DatabaseBusy, naming the holder, after a while."""
+        if not self._writable:
+            raise DatabaseReadOnly(f"{self.path}: opened for reading (mode 'r')")
+        if not os.path.exists(self._catalog_path):
+            raise DatabaseNotFound(f"{self.path}: there is no database here")
+        with self._held() as crashed:
+            catalog = self._open_writer()
+            if crashed or not self._recovered:
+                self._recover(catalog)
+            yield catalog
+
+    def commit(self, puts: Sequence[Put], failures: Sequence[tuple[int, bytes, str, Stamp | None]] = ()) -> list[str]:
+        """Store images, and failures as (root, path, reason, stamp), in one commit: the one way in for vectors.
+
+        Returns what became of each image: "added", "changed", "moved" or "unchanged" (see Catalog.put). One that was
+        removed by hand meanwhile, or whose root is gone, is left out.
+        """
+        outcomes: list[str] = []
+        with self.writing() as catalog, catalog.transaction():
+            removed = {root.id: catalog.removed(root.id) for root in catalog.roots()}
+            for put in puts:
+                if put.root in removed and not is_removed(put.path, removed[put.root]):
+                    outcomes.append(catalog.put(put))
+            for root, path, reason, stamp in failures:
+                if root in removed and not is_removed(path, removed[root]):
+                    catalog.fail(root, path, reason, stamp)
+        return outcomes
+
+    @contextmanager
+    def _held(self) -> Iterator[bool]:
+        """Hold the lock; yields whether the last holder died with it."""
+        with self._turn:
+            if self._depth:
+                yield False
+                return
+            try:
+                self._lock.acquire(timeout=self._wait)
+            except Timeout:
+                raise DatabaseBusy(
+                    f"{self.path}: {self._holder()} is writing; try again when it has finished"
+                ) from None
+            except OSError as error:
+                raise DatabaseReadOnly(f"{self.path}: cannot lock it: {error.strerror or error}") from error
+            self._depth = 1
+            try:
+                crashed = bool(self._holder_text())
+                self._sign(
+                    f"{' '.join([os.path.basename(sys.argv[0] or 'python'), *sys.argv[1:2]])} (process "
+                    f"{os.getpid()} on {socket.gethostname()})"
+                )
+                yield crashed
+            finally:
+                with suppress(OSError):
+                    self._sign("")
+                self._depth = 0
+                self._lock.release()
+
+    def _sign(self, text: str) -> None:
+        with open(os.path.join(self.path, "LOCK"), "r+", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.truncate()
+
+    def _holder_text(self) -> str:
+        try:
+            with open(os.path.join(self.path, "LOCK"), encoding="utf-8", errors="replace") as file:
+                return file.read(500).strip()
+        except OSError:
+            return ""
+
+    def _holder(self) -> str:
+        return self._holder_text() or "another process"
+
+    def _open_writer(self) -> Catalog:
+        if self._writer is None:
+            self._writer = Catalog.writer(self._catalog_path)
+            self._writer.format()
+        return self._writer
+
+    def _recover(self, catalog: Catalog) -> None:
+        """Make durable whatever a dead writer may have committed, then drop the files that no one knows."""
+        with catalog.transaction():
+            catalog.set_meta("opened", time.time())
+        _force_directory(os.path.join(self.path, "shards"))
+        _force_directory(self.path)
+        for leftover in self.leftovers(catalog):
+            with suppress(FileNotFoundError):
+                os.unlink(leftover)
+        self._recovered = True
+        self.collect(catalog)
+
+    def leftovers(self, catalog: Catalog) -> list[str]:
+        """Return the files below ``shards`` that the catalog does not know: what a writer left when it died."""
+        known = {self.file(p.category, p.generation) for p in catalog.pointers()}
+        known |= {self.file(*file) for file in catalog.garbage(float("inf"))}
+        found: list[str] = []
+        for folder, _, names in os.walk(os.path.join(self.path, "shards")):
+            found += [os.path.join(folder, name) for name in names if os.path.join(folder, name) not in known]
+        return sorted(found)
+
+    def unpoint(self, catalog: Catalog, categories: Sequence[int]) -> None:
+        """Give these categories' shards up; their rows wait in the catalog for the next fold. Under the lock."""
+        with catalog.transaction():
+            for category in categories:
+                catalog.unpoint(category, time.time())
+                catalog.make_pending(category)
+
+    def collect(self, catalog: Catalog, grace: float = GRACE) -> None:
+        """Unlink the files that were replaced at least ``grace`` seconds ago. Under the lock."""
+        garbage = catalog.garbage(time.time() - grace)
+        if not garbage:
+            return
+        for file in garbage:
+            with suppress(FileNotFoundError):
+                os.unlink(self.file(*file))
+            with suppress(OSError):  # the category's directory, where this was its last file
+                os.rmdir(os.path.dirname(self.file(*file)))
+        with catalog.transaction():
+            catalog.drop_garbage(garbage)
+
+    def file(self, category: int, generation: int) -> str:
+        """Return the path of one generation of a category's shard."""
+        return os.path.join(self.path, "shards", self.category_id(category), f"{generation}.h5")
+
+    def categories(self) -> list[tuple[str, str]]:
+        """Return (id, name) of the backbone's categories, by number."""
+        if not self._categories:
+            with self._reader() as catalog:
+                self._categories = catalog.categories()
+        return self._categories
+
+    def category_id(self, category: int) -> str:
+        return self.categories()[category][0]
+
+    # --- folding ------------------------------------------------------------------------------------------------
+
+    def fold_due(self, *, at_rest: bool, progress: Callable[[int, int], None] | None = None) -> int:
+        """Fold the categories that are due; return how many. ``progress`` is told (done, of)."""
+        with self.writing() as catalog:
+            sharded = {p.category for p in catalog.pointers()}
+            wanted = [x.category for x in catalog.loads() if due(x, x.category in sharded, at_rest=at_rest)]
+        return self.fold(wanted, progress=progress)
+
+    def fold_all(self, *, progress: Callable[[int, int], None] | None = None) -> int:
+        """Fold every category that has a waiting or a dead row; return how many."""
+        with self.writing() as catalog:
+            wanted = [load.category for load in catalog.loads() if load.pending or load.dead]
+        return self.fold(wanted, progress=progress)
+
+    def fold(self, categories: Sequence[int], *, progress: Callable[[int, int], None] | None = None) -> int:
+        """Make the shards of these categories anew, PER_COMMIT of them in one commit each time."""
+        for start in range(0, len(categories), PER_COMMIT):
+            group = categories[start : start + PER_COMMIT]
+            with self.writing() as catalog:
+                self._fold_group(catalog, group)
+                self.collect(catalog)
+            if progress:
+                progress(start + len(group), len(categories))
+        return len(categories)
+
+    def _fold_group(self, catalog: Catalog, categories: Sequence[int]) -> None:
+        generation = catalog.reserve_generations(len(categories))
+        folders = [os.path.dirname(self.file(category, 0)) for category in categories]
+        made: list[tuple[Pointer, NDArray[np.float32], list[int]]] = []
+        emptied: list[int] = []
+        try:
+            for folder in folders:
+                os.makedirs(folder, exist_ok=True)
+            _force_directory(os.path.join(self.path, "shards"))
+            for number, category in enumerate(categories, generation):
+                waiting = catalog.pending(category)
+                rows = self._gather(catalog, category, waiting)
+                if not len(rows):
+                    emptied.append(category)
+                    continue
+                data = shard.encode(self.category_id(category), rows)
+                shard.write(self.file(category, number), data)
+                pointer = Pointer(category, number, len(rows), len(data), checksum(data))
+                made.append((pointer, mean(rows.features), waiting))
+            for folder in folders:
+                _force_directory(folder)
+        except OSError as error:
+            # What was written is known to no one; the next writer that recovers drops it.
+            self._recovered = False
+            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
+        with catalog.transaction():
+            for category in emptied:
+                catalog.unpoint(category, time.time())
+            for pointer, centroid, waiting in made:
+                catalog.point(pointer, centroid, waiting, time.time())
+
+    def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
+        """Return the living rows of a category in order of id: those of its shard, then those that wait."""
+        block = self._shard_block(catalog, category)
+        if block is None:
+            waiting = sorted({*waiting, *(catalog.members(category) if catalog.pointer(category) else ())})
+        new = self.recorded(catalog, waiting)
+        if block is None:
+            return new
+        alive = slice(None) if block.dead is None else ~block.dead
+        old = block.rows
+        return Rows(
+            np.concatenate([old.features[alive], new.features]) if len(new) else old.features[alive],
+            np.concatenate([old.image_ids[alive], new.image_ids]),
+            np.concatenate([old.categories[alive], new.categories]),
+        )
+
+    def recorded(self, catalog: Catalog, images: Sequence[int]) -> Rows:
+        """Return the rows of these images from the catalog, every vector checked (DatabaseDamaged)."""
+        vectors = []
+        for image in images:
+            vector = catalog.vector(image)
+            if vector is None:
+                raise DatabaseDamaged(f"{self.path}: the vector of image {image} is damaged; run catdb check --repair")
+            vectors.append(vector)
+        dimension = len(vectors[0]) if vectors else 0
+        features = np.array(vectors, np.float16).reshape(len(vectors), dimension)
+        return Rows(features, np.array(images, np.int64), catalog.categories_of(images, _WIDTH))
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reader(self) -> Iterator[Catalog]:
+        """Lend a reading connection of its own; several threads may hold one each."""
+        try:
+            catalog = self._readers.get_nowait()
+        except Empty:
+            if not os.path.exists(self._catalog_path):
+                raise DatabaseNotFound(f"{self.path}: there is no database here") from None
+            catalog = Catalog.reader(self._catalog_path)
+        try:
+            yield catalog
+        finally:
+            self._readers.put(catalog)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Give a view of one moment; what is committed meanwhile is not in it."""
+        with self._reader() as catalog, catalog.snapshot():
+            yield Snapshot(self, catalog)
+
+    def survey(self) -> Survey:
+        """Return a new comparison of folders with the catalog; close it."""
+        return Survey(Catalog.reader(self._catalog_path))
+
+    def _shard_block(self, catalog: Catalog, category: int) -> Block | None:
+        """Return the rows of a category's shard with its dead marked; None where there is none, or it is damaged."""
+        pointer = catalog.pointer(category)
+        if pointer is None:
+            return None
+        try:
+            rows = self._load(pointer)
+        except (ShardDamaged, FileNotFoundError):
+            return None
+        tombstones = catalog.tombstones(category)
+        return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
+
+    def _load(self, pointer: Pointer) -> Rows:
+        path = self.file(pointer.category, pointer.generation)
+        key = (pointer.category, pointer.generation)
+        if key not in self._verified:
+            shard.verify(path, pointer.bytes, pointer.checksum)
+        rows = shard.load(path, self.category_id(pointer.category))
+        if len(rows) != pointer.rows:
+            raise ShardDamaged(f"{path}: {len(rows)} rows where {pointer.rows} were written")
+        self._verified.add(key)
+        return rows
+
+
+@dataclass
+class Snapshot:
+    """The database at one moment. ``notes`` collects what a person should know about how it was read."""
+
+    store: Store
+    catalog: Catalog
+    notes: list[str] = field(default_factory=list)
+
+    def blocks(self, categories: Collection[int]) -> Iterator[Block]:
+        """Yield the rows of these categories: each one's shard, then what waits beside it."""
+        for category in categories:
+            waiting = self.catalog.pending(category)
+            block = self.store._shard_block(self.catalog, category)
+            if block is not None:
+                yield block
+            elif self.catalog.pointer(category):
+                waiting = self.catalog.members(category)
+                name = self.store.category_id(category)
+                self.notes.append(f"the shard of {name} is damaged: read from the catalog; run catdb check --repair")
+            if waiting:
+                yield Block(category, self.store.recorded(self.catalog, waiting))
+
+    def centroids(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return (categories (m,), centroids (m, d)) of all that hold images, if need be of rows that wait."""
+        categories, centroids = self.catalog.centroids()
+        known = set(categories.tolist())
+        for load in self.catalog.loads():
+            if load.category not in known and load.images:
+                rows = self.store.recorded(self.catalog, self.catalog.pending(load.category))
+                categories = np.append(categories, load.category)
+                centroids = np.append(centroids.reshape(-1, rows.features.shape[1]), mean(rows.features)[None], axis=0)
+        return categories, centroids
+
+
+def mean(features: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return the mean (d,) of rows (n, d), n >= 1, a few at a time so that no float32 copy of all is made."""
+    total = np.zeros(features.shape[1], np.float64)
+    for start in range(0, len(features), 1024):
+        total += features[start : start + 1024].sum(axis=0, dtype=np.float32)
+    return (total / len(features)).astype(np.float32)
+
+
+def _force_directory(path: str) -> None:
+    """Force a directory's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
