@@ -5,11 +5,12 @@ Both functions tell accidents apart, not forgeries: XXH3 is fast (about 30 GB/s)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import xxhash
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
 __all__ = ["checksum", "digest"]
@@ -25,6 +26,6 @@ def digest(stream: BinaryIO) -> bytes:
     return state.digest()
 
 
-def checksum(data: Buffer) -> int:
-    """Checksum contiguous bytes into a signed 64-bit integer (XXH3, 64 bits), which is what SQLite can hold."""
+def checksum(data: Buffer | NDArray[Any]) -> int:
+    """Checksum contiguous bytes, or a C-contiguous array's, into a signed 64-bit integer (XXH3, 64 bits), which is what SQLite can hold."""
     return int.from_bytes(xxhash.xxh3_64_digest(data), "big", signed=True)

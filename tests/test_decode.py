@@ -11,16 +11,15 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pillow_heif
 import pytest
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
 from catdb.errors import ImageUnreadable
 from catdb.images import Content, Failure, Picture, Stamp, decode, find, fingerprint, fit, read
@@ -71,7 +70,7 @@ def pixels_of(data: bytes, size: tuple[int, int] = SIZE) -> Array:
     return decode(io.BytesIO(data), size)[0]
 
 
-def apart(one: Array, two: Array) -> int:
+def apart(one: NDArray[Any], two: NDArray[Any]) -> int:
     assert one.shape == two.shape
     return int(np.abs(one.astype(int) - two.astype(int)).max())
 
@@ -137,17 +136,16 @@ def test_index_and_query_see_the_same_pixels(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "tolerance"), [("L", 0), ("1", 0), ("P", 0), ("CMYK", 0), ("YCbCr", 2), ("LAB", 4), ("RGBX", 0), ("HSV", 4)]
+    ("mode", "tolerance"),
+    [("L", 0), ("1", 0), ("P", 0), ("CMYK", 0), ("YCbCr", 2), ("LAB", 16), ("RGBX", 0), ("HSV", 4)],
 )
 def test_every_mode_becomes_rgb(mode: str, tolerance: int) -> None:
     source = Image.fromarray(blocks())
     if mode == "LAB":
-        from PIL import ImageCms
-
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-        image = ImageCms.profileToProfile(source, srgb, lab, outputMode="LAB")
+        image = ImageCms.buildTransform(srgb, lab, "RGB", "LAB").apply(source)
     else:
-        image = source.convert(mode)
+        image = source.convert(mode, palette=Image.Palette.ADAPTIVE)
     wanted = blocks() if mode not in ("L", "1") else np.asarray(image.convert("RGB"))
     assert apart(fit(image, SIZE)[0], squashed(wanted)) <= tolerance
     if mode in ("L", "1", "P", "CMYK", "LAB"):
@@ -173,11 +171,8 @@ def test_alpha_is_laid_on_white() -> None:
     assert apart(fit(image.convert("PA"), (8, 8))[0][:4], pixels_of(encoded(image, "PNG"), (8, 8))[:4]) <= 20
 
 
-@pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
-@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+@pytest.mark.parametrize(("mode", "kind"), [("P", "PNG"), ("L", "PNG"), ("RGB", "PNG"), ("1", "PNG"), ("P", "GIF")])
 def test_a_transparent_colour_becomes_white(mode: str, kind: str) -> None:
-    if kind == "GIF" and mode != "P":
-        pytest.skip("a GIF has a palette")
     black = Image.new(mode, (6, 6), 0 if mode != "RGB" else (0, 0, 0))
     data = encoded(black, kind, transparency=0 if mode != "RGB" else (0, 0, 0))
     assert pixels_of(data, (6, 6)).min() == 255
@@ -272,15 +267,15 @@ def turned(image: Array, orientation: int) -> tuple[Image.Image, Image.Exif]:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "MPO"])
 def test_all_orientations_show_the_same(kind: str, orientation: int) -> None:
-    image = scene(640, 960)
+    image = scene(320, 480)
     stored, exif = turned(image, orientation)
     options = {"lossless": True} if kind == "WEBP" else {"quality": 92} if kind not in ("PNG", "TIFF") else {}
     data = encoded(stored, kind, exif=exif.tobytes(), **options)
     if kind != "HEIF":  # the test's own sentence, told by Pillow
         upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-        assert upright.size == (960, 640)
+        assert upright.size == (480, 320)
     pixels, width, height = decode(io.BytesIO(data), SIZE)
-    assert (width, height) == (960, 640)
+    assert (width, height) == (480, 320)
     assert apart(pixels, squashed(image)) <= (2 if kind in ("PNG", "TIFF", "WEBP") else 8)
 
 
@@ -296,7 +291,9 @@ def test_a_pillow_image_is_turned_too_but_not_twice() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "HEIF"])
-@pytest.mark.parametrize("tail", [b"junkjunk", b"", b"II*\0\xff\xff\xff\x7f", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01"])
+@pytest.mark.parametrize(
+    "tail", [b"junkjunk", b"", b"II*\0\xff\xff\xff\x7f", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01"]
+)
 def test_broken_exif_costs_the_orientation_and_not_the_image(kind: str, tail: bytes) -> None:
     pixels, width, height = decode(io.BytesIO(encoded(blocks(), kind, exif=b"Exif\0\0" + tail)), SIZE)
     assert (width, height) == (120, 80)
@@ -383,7 +380,8 @@ def test_the_limit_is_fifty_megapixels_and_a_hundred_for_jpeg(tmp_path: Path, mo
     at = header.index(b"\xff\xc0") + 5
     huge = header[:at] + struct.pack(">HH", 10_001, 10_000) + header[at + 4 :]
     assert reason(tmp_path / "a.jpg", huge) == "too large: 100.01 megapixels, the limit is 50 (100 for JPEG)"
-    allowed = header[:at] + struct.pack(">HH", 9_999, 10_000) + header[at + 4 :]
+    # Without its last two bytes, the end marker, after which libjpeg would fill what is missing with grey.
+    allowed = header[:at] + struct.pack(">HH", 9_999, 10_000) + header[at + 4 : -2]
     assert reason(tmp_path / "b.jpg", allowed).startswith("truncated JPEG")
     assert reason(tmp_path / "c.png", png_header(5_001, 10_000) + b"\0\0\0\0IDAT").startswith("too large: 50.01 mega")
     monkeypatch.setattr(sys.modules["catdb.images.decode"], "_MEGABYTES", 0)
@@ -413,7 +411,7 @@ def test_the_host_programs_own_limit_and_warnings_do_not_interfere(monkeypatch: 
         ("a.png", png_header(2**31 - 1, 2**31 - 1), "truncated PNG: the file ends before the image does"),
         ("a.png", png_header(0, 5) + png_chunk(b"IDAT", b""), "damaged PNG: not identified by this driver"),
         ("a.gif", b"GIF89a\x05\0\x05\0\0\0\0;", "truncated GIF: the file ends before the image does"),
-        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "vector drawings (.svg) are not supported: export as PNG"),
+        ("a.svg", b"<svg xmlns='http://www.w3.org/'/>", "vector drawings (.svg) are not supported: export as PNG"),
         ("a.CR2", b"II*\0\x10\0\0\0CR\2\0", "RAW photographs (.cr2) are not supported: export as JPEG or TIFF"),
         ("a.cr3", b"\0\0\0\x18ftypcrx ", "RAW photographs (.cr3) are not supported: export as JPEG or TIFF"),
         ("a.webp", b"RIFF\x10\0\0\0WEBPVP8 junkjunk", "damaged WebP: could not create decoder object"),
@@ -499,7 +497,9 @@ def test_a_failing_disk_is_no_damaged_image() -> None:
     [OSError("x"), SyntaxError("x"), ValueError("x\ny"), struct.error("x"), MemoryError(), ZeroDivisionError(),
      RecursionError("x"), Image.DecompressionBombError("x"), KeyError("x"), OverflowError(), RuntimeError("x")],
 )  # fmt: skip
-def test_whatever_a_reader_raises_is_a_failure(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_reader_raises_is_a_failure(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: object) -> None:
         raise error
 
@@ -528,7 +528,7 @@ def test_mutated_files_never_raise_and_never_hang(kind: str) -> None:
         changed = bytearray(data)
         span = len(data) if number % 2 else min(len(data), 120)  # the headers are where it hurts
         for at in rng.integers(0, span, rng.integers(1, 6)):
-            changed[at] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
+            changed[at] = rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))])
         if number % 5 == 0:
             del changed[rng.integers(0, len(changed)) :][: rng.integers(1, 40)]
         start = time.perf_counter()
@@ -558,11 +558,12 @@ def test_a_file_that_changed_since_it_was_fingerprinted_is_dropped(tmp_path: Pat
 
 def test_a_file_still_being_written_is_waited_for(tmp_path: Path) -> None:
     path, data = tmp_path / "a.jpg", encoded(scene(), "JPEG")
-    content, waited = put(path, data[:2000], age=0), []
+    parts = [data[: len(data) // 2], data]
+    content, waited = put(path, data[:500], age=0), []
 
     def write_on(seconds: float) -> None:
         waited.append(seconds)
-        path.write_bytes(data[: [3000, len(data)][len(waited) - 1]])
+        path.write_bytes(parts[len(waited) - 1])
 
     picture = read(content, SIZE, wait=write_on)
     assert waited == [0.2, 0.5]
@@ -570,7 +571,7 @@ def test_a_file_still_being_written_is_waited_for(tmp_path: Path) -> None:
     np.testing.assert_array_equal(picture.pixels, pixels_of(data))
 
 
-@pytest.mark.parametrize("data", [b"", bytes(100), encoded(scene(), "JPEG")[:2000], encoded(scene(), "PNG")[:30]])
+@pytest.mark.parametrize("data", [b"", bytes(100), encoded(scene(), "JPEG")[:1000], encoded(scene(), "PNG")[:30]])
 def test_a_file_that_stays_half_is_a_failure_after_three_pauses(tmp_path: Path, data: bytes) -> None:
     content, waited = put(tmp_path / "a.jpg", data, age=0), list[float]()
     outcome = read(content, SIZE, wait=waited.append)
@@ -582,7 +583,7 @@ def test_only_half_files_and_only_young_ones_are_waited_for(tmp_path: Path) -> N
     def never(_: float) -> None:
         raise AssertionError("waited")
 
-    half = encoded(scene(), "JPEG")[:2000]
+    half = encoded(scene(), "JPEG")[:1000]
     for age, data in ((10, half), (-3600, half), (0, b"text"), (0, flat_png(12_000)), (0, encoded(scene(), "PNG"))):
         read(put(tmp_path / "a", data, age), SIZE, wait=never)
 
@@ -648,23 +649,25 @@ def test_pillow_images_that_cannot_be_used_are_refused() -> None:
         fit(Image.open(io.BytesIO(encoded(scene(), "PNG")[:500])), SIZE)
     with pytest.raises(ImageUnreadable):
         fit(Image.new("RGB", (0, 5)), SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bomb = Image.open(io.BytesIO(flat_png(12_000)))
     with pytest.raises(ImageUnreadable, match="too large: 144 megapixels"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            fit(Image.open(io.BytesIO(flat_png(12_000))), SIZE)
+        fit(bomb, SIZE)
 
 
 def test_a_stream_that_cannot_seek() -> None:
     reader, writer = os.pipe()
     data = encoded(scene(), "PNG")
-    with open(writer, "wb") as sink:
-        threading.Thread(target=lambda: (sink.write(data), sink.close())).start()
-        with open(reader, "rb") as stream:
-            assert apart(decode(stream, SIZE)[0], squashed(scene())) == 0
+    with open(reader, "rb") as stream:
+        with open(writer, "wb") as sink:
+            sink.write(data)  # less than a pipe holds
+        assert apart(decode(stream, SIZE)[0], squashed(scene())) == 0
 
 
 def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
-    for path, wanted in ((str(tmp_path / "x"), "no such file or directory"), (str(tmp_path), "a folder, not a regular file")):
-        with pytest.raises(ImageUnreadable, match=wanted):
-            decode(path, SIZE)
+    with pytest.raises(ImageUnreadable, match="^no such file or directory$"):
+        decode(str(tmp_path / "x"), SIZE)
+    with pytest.raises(ImageUnreadable, match="^a folder, not a regular file$"):
+        decode(str(tmp_path), SIZE)
     assert isinstance(read(Content("/a\0b", Stamp(0, 0, 0), b""), SIZE), Failure)

@@ -90,7 +90,7 @@ def public() -> Iterator[Path]:
 # What is a candidate
 
 
-@pytest.mark.parametrize("suffix", "jpg jpeg jpe jfif png webp gif bmp dib tif tiff avif heic heif hif svg cr2".split())
+@pytest.mark.parametrize("suffix", ["jpg", "jpe", "jfif", "png", "dib", "tiff", "avif", "heic", "hif", "svg", "cr2"])
 def test_an_image_suffix_makes_a_candidate_whatever_is_inside(tmp_path: Path, suffix: str) -> None:
     put(tmp_path / f"a.{suffix}", b"some text")
     put(tmp_path / f"B.{suffix.upper()}", b"")
@@ -174,7 +174,9 @@ def test_the_stamp_is_of_the_file(tmp_path: Path) -> None:
     assert found.stamp == Stamp(len(PNG), 1_234_567_890_123_456_789, path.stat().st_ino)
 
 
-def test_relative_tops_give_absolute_paths_and_links_in_them_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_top_gives_absolute_paths_and_a_link_in_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path / "real" / "a.png")
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
@@ -316,7 +318,7 @@ def test_a_fifo_or_socket_is_a_failure_at_once_and_only_if_named_like_an_image(t
     assert len(found) == 3
     for item in found:
         again = fingerprint(item.path)
-        assert isinstance(again, Failure) and again.reason == item.reason and again.stamp is None
+        assert isinstance(item, Failure) and again == Failure(item.path, item.reason)
     [top] = find(str(tmp_path / "pipe"))
     assert isinstance(top, Failure) and top.reason == "a FIFO, not a regular file"
 
@@ -401,7 +403,7 @@ def test_checksum_fits_a_signed_64_bit_integer() -> None:
     assert min(sums) < 0 < max(sums) and all(-(2**63) <= value < 2**63 for value in sums)
     assert [value % 2**64 for value in sums] == [xxhash.xxh3_64_intdigest(bytes([n])) for n in range(64)]
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert checksum(rows) == checksum(rows.tobytes()) == checksum(memoryview(rows))
+    assert checksum(rows) == checksum(rows.tobytes()) == checksum(bytearray(rows.tobytes()))
 
 
 def test_ten_thousand_files_are_found_quickly(tmp_path: Path) -> None:

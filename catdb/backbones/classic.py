@@ -79,7 +79,7 @@ class Classic:
     weights_sha256: str | None = None
     input_size = (SIDE, SIDE)
     dimension = int(np.prod(LATTICE)) + GRID**2 * (len(TONES) + ORIENTATIONS * OCTAVES + 1)
-    categories = tuple(Category(f"{tone}-{texture}", f"{tone}, {texture}") for tone in TONES for texture in TEXTURES)
+    categories = tuple(Category(f"{tone}-{texture}", f"{texture} {tone}") for tone in TONES for texture in TEXTURES)
 
     def __init__(self) -> None:
         """Prepare the filters and the palette: some milliseconds, and nothing is read."""

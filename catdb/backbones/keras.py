@@ -150,6 +150,8 @@ class KerasEmbedder:
         """Build the network and load its weights: seconds, and up to 2 GB for the large ones."""
         with _quiet():
             import tensorflow as tf
+
+            tf.config.list_logical_devices()  # looks for a GPU, and complains at length where there is none
         model = build(network)
         load_weights(model, network, weights)
         self.backbone = network.name

@@ -36,6 +36,7 @@ RULE, ACCENT, INK, FAINT = "#dfe2e8", "#2f6bff", "#1d2433", "#6b7485"
 
 MAX_PIXELS = 60_000_000
 MAX_HEIGHT = 60_000  # a JPEG ends at 65,535
+MAX_COLUMNS = 100
 _MEGAPIXELS, _MEGABYTES = 100, 512  # no larger picture, and no longer file, is read for a thumbnail
 _FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _FALLBACKS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "segoeui.ttf", "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc")
@@ -58,12 +59,12 @@ def write_sheet(target: str | Path, rows: Sequence[Row], *, columns: int = 5) ->
     drawn, and a last line counts them, "... and N more queries". The first query is always drawn; matches of it that
     find no place are counted in the same way. Thumbnails are read one at a time.
 
-    Raises ValueError where ``columns`` is less than 1 or the suffix is another, before anything is read, and OSError
+    Raises ValueError where ``columns`` is not in 1..100 or the suffix is another, before anything is read, and OSError
     where ``target`` is a directory, its folder is missing or the write fails; then no temporary file is left.
     """
     target = Path(target)
-    if columns < 1:
-        raise ValueError(f"a sheet needs at least one column, not {columns}")
+    if not 1 <= columns <= MAX_COLUMNS:
+        raise ValueError(f"a sheet has 1 to {MAX_COLUMNS} columns, not {columns}")
     kind = _FORMATS.get(target.suffix.lower())
     if kind is None:
         raise ValueError(f"a sheet is written as .png or .jpg, not as {printable(target.suffix)}")

@@ -1,0 +1,134 @@
+"""What the tests share: an isolated environment, pictures made here, a stand-in at the seam of the network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from catdb import Database
+from catdb.backbones import Category, Embedding
+
+CATDB = str(Path(sys.executable).with_name("catdb"))
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the home folder, another database, or weights that lie about."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("KERAS_HOME", str(home / "keras"))
+    for name in ("CATDB_DB", "CATDB_WEIGHTS", "CATDB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real photographs and weights that $CATDB_TEST_DATA names."""
+    place = os.environ.get("CATDB_TEST_DATA")
+    if not place or not Path(place).is_dir():
+        reason = "$CATDB_TEST_DATA names no folder with real photographs and weights"
+        if os.environ.get("CATDB_NO_SKIP"):
+            pytest.fail(f"{reason}, and this test must not be skipped here")
+        pytest.skip(reason)
+    return Path(place)
+
+
+class Instant:
+    """An embedder without a network: 12 features and 10 categories from the mean colours of an image's quarters.
+
+    ``passes`` counts the images that were embedded, which is how a test knows what was not.
+    """
+
+    backbone = "instant"
+    categories = tuple(Category(f"c{number}", f"category {number}") for number in range(10))
+    dimension = 12
+    input_size = (16, 16)
+    weights_sha256: str | None = None
+    engine = "instant"
+    precision = "f32"
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
+        self.passes += len(pixels)
+        quarters = pixels.reshape(len(pixels), 2, 8, 2, 8, 3).mean(axis=(2, 4)).reshape(len(pixels), 12)
+        features = quarters + 1.0
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        turns = np.array([zlib.crc32(row.astype(np.uint8).tobytes()) % 10 for row in quarters // 64])
+        order = (turns[:, None] + np.array([0, 1, 3, 6])) % 10
+        probabilities = np.tile(np.array([0.5, 0.25, 0.125, 0.0625], np.float32), (len(pixels), 1))
+        return Embedding(features.astype(np.float32), order.astype(np.int32), probabilities)
+
+
+@pytest.fixture
+def instant() -> Instant:
+    return Instant()
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """Make a small picture of random colour blocks; the same seed makes the same picture."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
+
+
+def save(path: Path, seed: int) -> Path:
+    """Write the picture of a seed as PNG (lossless), whatever the suffix; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed).save(path, "PNG")
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of twelve pictures, two of them in a folder below."""
+    folder = tmp_path / "photos"
+    for seed in range(10):
+        save(folder / f"{seed}.png", seed)
+    for seed in range(10, 12):
+        save(folder / "below" / f"{seed}.png", seed)
+    return folder
+
+
+@pytest.fixture
+def open_db(tmp_path: Path) -> Iterator[Callable[..., Database]]:
+    """Open databases (by default ``db`` in the test's folder); whatever they hold at the end must check clean."""
+    opened: list[Database] = []
+
+    def open_(name: str = "db", **options: object) -> Database:
+        database = Database(tmp_path / name, **options)  # type: ignore[arg-type]
+        opened.append(database)
+        return database
+
+    yield open_
+    for database in opened:
+        if Path(database.path, "catalog.sqlite").exists():
+            found = database.check()
+            assert found.ok, found.problems
+        database.close()
+
+
+def run(*words: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command ``catdb`` in a process of its own."""
+    return subprocess.run(
+        [CATDB, *map(str, words)],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        timeout=120,
+    )
