@@ -5,7 +5,7 @@ Both functions tell accidents apart, not forgeries: XXH3 is fast (about 30 GB/s)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import xxhash
 
@@ -27,5 +27,6 @@ def digest(stream: BinaryIO) -> bytes:
 
 
 def checksum(data: Buffer | NDArray[Any]) -> int:
-    """Checksum contiguous bytes, or a C-contiguous array's, into a signed 64-bit integer (XXH3, 64 bits), which is what SQLite can hold."""
-    return int.from_bytes(xxhash.xxh3_64_digest(data), "big", signed=True)
+    """Checksum contiguous bytes, or an array's, into the signed 64-bit integer that SQLite can hold (XXH3, 64 bits)."""
+    # numpy says in its types only from Python 3.12 on that an array is a buffer.
+    return int.from_bytes(xxhash.xxh3_64_digest(cast("Buffer", data)), "big", signed=True)

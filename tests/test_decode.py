@@ -375,6 +375,16 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     assert peak_megabytes() - before < 60
 
 
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    data = encoded(np.full((64, 64, 3), 90, np.uint8), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    picture = read(put(tmp_path / "a.jpg", data[:-2] + last * 50 + data[-2:]), SIZE)
+    assert isinstance(picture, Picture) and apart(picture.pixels, pixels_of(data)) == 0
+    for between in (b"", b"\xff\xfe\0\x06\xff\xd9\xff\xd9", b"\xff\xff"):  # nor does a comment hide them
+        bomb = data[:-2] + (between + last) * 1000 + data[-2:]
+        assert reason(tmp_path / "b.jpg", bomb) == "damaged JPEG: more than 200 scans of one image"
+
+
 def test_the_limit_is_fifty_megapixels_and_a_hundred_for_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = encoded(np.zeros((8, 8, 3), np.uint8), "JPEG")
     at = header.index(b"\xff\xc0") + 5
@@ -479,10 +489,12 @@ def test_heic_without_its_library_is_tried_again_every_time(tmp_path: Path, monk
 
 
 class Broken(io.BytesIO):
-    """A disk that fails after the first bytes."""
+    """A disk that fails, after the first bytes or from the beginning."""
+
+    good = 1
 
     def read(self, count: int | None = -1) -> bytes:
-        if self.tell() > 0:
+        if self.tell() >= self.good:
             raise OSError(5, "Input/output error")
         return super().read(count)
 
@@ -490,6 +502,10 @@ class Broken(io.BytesIO):
 def test_a_failing_disk_is_no_damaged_image() -> None:
     with pytest.raises(ImageUnreadable, match="^input/output error$"):
         decode(Broken(encoded(scene(), "JPEG")), SIZE)
+    stream = Broken(encoded(scene(), "JPEG"))
+    stream.good = 0
+    with pytest.raises(ImageUnreadable, match="^input/output error$"):
+        decode(stream, SIZE)
 
 
 @pytest.mark.parametrize(

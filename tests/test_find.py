@@ -82,8 +82,9 @@ def public() -> Iterator[Path]:
     top = Path(tempfile.mkdtemp(prefix="catdb-test-"))
     top.chmod(0o755)
     yield top
-    for folder, _, _ in os.walk(top):
-        os.chmod(folder, 0o755)
+    for folder, below, _ in os.walk(top):
+        for name in below:  # before the walk enters it
+            os.chmod(os.path.join(folder, name), 0o755)
     shutil.rmtree(top)
 
 

@@ -37,6 +37,10 @@ def download(network: Network, sha256: str | None = None) -> Weights:
     """Have Keras download and cache the network's ImageNet weights; WeightsNotFound where they cannot be had."""
     if not _reachable():
         raise missing(network, sha256, f"no connection to {_HOST} within {_CONNECT:.0f} s")
+    try:
+        os.makedirs(keras_cache(), exist_ok=True)  # where it is missing, Keras would quietly take /tmp instead
+    except OSError as error:
+        raise missing(network, sha256, f"{keras_cache()}: {error.strerror}") from error
     keras = _keras()
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALL)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import time
 from collections.abc import Callable
@@ -49,6 +50,8 @@ Pixels = NDArray[np.uint8]
 
 _MEGAPIXELS, _MEGAPIXELS_JPEG = 50, 100
 _MEGABYTES = 512
+_SCANS = 200
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a JPEG's, but for those that stand amid pixels
 _BAND = 1 << 22
 _PAUSES = (0.2, 0.5, 1.0)
 _FRESH = 5.0
@@ -129,10 +132,9 @@ def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int]) -> tuple
     """
     if isinstance(source, Image.Image):
         return fit(source, size)
-    if not isinstance(source, str):
-        seekable = source if source.seekable() else io.BytesIO(source.read())
-        return _decode(seekable, "", size)
     try:
+        if not isinstance(source, str):
+            return _decode(source if source.seekable() else io.BytesIO(source.read()), "", size)
         with open_regular(source) as stream:
             return _decode(stream, os.path.splitext(source)[1].lower(), size)
     except ImageUnreadable:
@@ -164,10 +166,12 @@ def _decode(stream: BinaryIO, suffix: str, size: tuple[int, int]) -> tuple[Pixel
     kind = _identify(stream, suffix)
     reader = _heif_reader() if kind == "HEIF" else _READERS[kind]
     try:
-        image = reader(_Nameless(stream))
+        source = _Nameless(stream)
+        image = reader(source)
         _refuse_large(image.size, _MEGAPIXELS_JPEG if kind == "JPEG" else _MEGAPIXELS)
         full = image.size
         if kind == "JPEG":
+            _refuse_scans(source)
             height, width = size if _orientation(image) < 5 else size[::-1]
             image.draft("RGB", (2 * width, 2 * height))
             image.load()
@@ -232,6 +236,22 @@ def _refuse_large(size: tuple[int, int], limit: int) -> None:
         raise ImageUnreadable(
             f"too large: {shown} megapixels, the limit is {_MEGAPIXELS} ({_MEGAPIXELS_JPEG} for JPEG)"
         )
+
+
+def _refuse_scans(stream: _Nameless) -> None:
+    """Refuse a JPEG of very many scans, given just behind the header of its first one; the stream is left there.
+
+    A camera or a program writes one or about ten. But each costs libjpeg up to 50 ms and the file 119 bytes, so that
+    one of 10 MB would keep a core for an hour.
+    """
+    start = stream.tell()
+    data, at, scans = stream.read(), 0, 1
+    stream.seek(start)
+    while (marker := _MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        if scans > _SCANS:
+            raise ImageUnreadable(f"damaged JPEG: more than {_SCANS} scans of one image")
+        at = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
 
 
 def _fault(error: Exception, kind: str) -> ImageUnreadable:
