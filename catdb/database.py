@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import TracebackType
@@ -19,13 +19,21 @@ from catdb import check as checking
 from catdb.backbones import DEFAULT, PER_IMAGE, Embedder, Engine, Recipe, canonical
 from catdb.catalog import Catalog
 from catdb.check import Check
-from catdb.errors import BackboneMismatch, CategoryUnknown, DatabaseNotFound, ImageUnreadable, PathNotFound
+from catdb.errors import (
+    BackboneMismatch,
+    CategoryUnknown,
+    DatabaseNotFound,
+    ImageUnreadable,
+    PathNotFound,
+    StorageError,
+)
 from catdb.images import Failure
 from catdb.query import Query, Reach, Result, answer, answer_vector
-from catdb.reconcile import Progress, Report, reconcile
-from catdb.roots import Roots, absolute
+from catdb.reconcile import Progress, Report, reconcile, require
+from catdb.roots import Roots, absolute, is_removed
 from catdb.store import Snapshot, Store
 
+_OWN = frozenset(("LOCK", "catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +100,12 @@ class Database:
         ``backbone`` (a name, or an :class:`~catdb.backbones.Embedder`; by default inception_resnet_v2) and
         ``weights`` ("imagenet" or a file) are for a new database; an existing one raises BackboneMismatch where they
         are not its own. ``wait``: seconds to wait for another writer. ``notice`` is told in a line what takes long.
-        Raises DatabaseNotFound (mode "r"), DatabaseDamaged, BackboneUnknown.
+        Raises DatabaseNotFound (mode "r"), DatabaseDamaged, BackboneUnknown, and StorageError where the path is a file
+        or a folder that holds something else.
         """
         if mode not in ("a", "r"):
             raise ValueError(f"mode is {mode!r}: it is 'a' to read and write, or 'r' to read")
-        self.path = os.path.abspath(path)
+        self.path = absolute(path)
         self._store = Store(self.path, writable=mode == "a", wait=wait)
         self._notice = notice
         self._engine: Engine
@@ -105,6 +114,7 @@ class Database:
         elif mode == "r":
             raise DatabaseNotFound(f"{self.path}: there is no database here; catdb build makes one")
         else:
+            _require_room(self.path)
             name = DEFAULT if backbone is None else backbone
             recipe = Recipe(canonical(name), str(weights or "imagenet")) if isinstance(name, str) else name
             self._engine = Engine(recipe, notice)
@@ -123,6 +133,8 @@ class Database:
                 f"{self.path} was built by another version of {own} in catdb: build a new one from the images"
             )
         if backbone is not None and not isinstance(backbone, str):
+            if (backbone.weights_sha256, backbone.dimension) != (sha256, meta["dimension"]):
+                raise BackboneMismatch(f"{self.path} was built with other weights of {own}: give those")
             self._engine = Engine(backbone, self._notice)
             return
         recipe = Recipe(own, "imagenet", sha256, meta["weights_path"])
@@ -188,6 +200,7 @@ class Database:
                         root.reconciled,
                     )
                     for root in roots.all
+                    if b"" not in catalog.removed(root.id)
                 ),
                 excludes=tuple(catalog.excludes()),
                 format=catalog.format(),
@@ -224,13 +237,13 @@ class Database:
 
     def _category_number(self, name: str) -> int:
         names = self._store.categories()
-        plain = name.casefold().replace("_", " ")
-        found = [n for n, (key, word) in enumerate(names) if plain in (key.casefold(), word.casefold())]
+        asked, plain = name.casefold(), _plain(name)
+        found = [n for n, (key, word) in enumerate(names) if asked == key.casefold() or plain == _plain(word)]
         if len(found) > 1:
             choices = ", ".join(names[n][0] for n in found)
             raise CategoryUnknown(f"{len(found)} categories are called {name!r}: {choices}; give the id")
         if not found:
-            near = [f"{key} {word}" for key, word in names if plain in word.casefold()][:5]
+            near = [f"{key} {word}" for key, word in names if plain in _plain(word)][:5]
             raise CategoryUnknown(
                 f"no category is called {name!r}; " + (f"near: {', '.join(near)}" if near else "see catdb categories")
             )
@@ -257,13 +270,15 @@ class Database:
         remembered ones back. ``prune`` drops the images of folders that seem to be away. Files that cannot be read
         are listed in the report. Raises PathNotFound, and on the first use WeightsNotFound or WeightsInvalid.
         """
-        paths = _paths(targets)
-        for path in paths:
-            if not os.path.lexists(path) and not self._store.exists():
-                raise PathNotFound(f"{path}: no such file or folder; nothing was changed")
+        paths = _paths(targets) if targets else None
+        if not self._store.exists():
+            _require_paths(paths or ())
         self._create()
-        self._set_excludes(exclude, include)
-        return reconcile(self._store, self._engine, paths, prune=prune, jobs=jobs, progress=progress)
+        require(self._store, paths or ())
+        self._set_excludes(_globs(exclude), _globs(include))
+        report = reconcile(self._store, self._engine, paths, prune=prune, jobs=jobs, progress=progress)
+        self._say_removed(paths or ())
+        return report
 
     def add(
         self,
@@ -274,25 +289,26 @@ class Database:
     ) -> Report:
         """Add files and folders, among them what was removed by hand before. Drops nothing. Raises as build does."""
         targets = _paths([paths])
-        for path in targets:
-            if not os.path.lexists(path):
-                raise PathNotFound(f"{path}: no such file or folder; nothing was changed")
+        _require_paths(targets)
         self._create()
         return reconcile(self._store, self._engine, targets, adding=True, jobs=jobs, progress=progress)
 
     def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
         """Remove images, or all of a folder; return how many. The files stay, and stay out until they are added.
 
-        A whole root is forgotten instead. Raises PathNotFound, before anything is removed, for a path that no folder
-        of the database holds.
+        Raises PathNotFound, before anything is removed, for a path that no folder of the database holds, or that
+        neither exists nor is known.
         """
         targets = _paths([paths])
         count = 0
         with self._store.writing() as catalog, catalog.transaction():
             roots = Roots(catalog.roots(), self.path)
             for path in targets:
-                if not roots.place(path) and not roots.inside(path):
+                place = roots.place(path)
+                if not place and not roots.inside(path):
                     raise PathNotFound(f"{path}: in no folder of the database; nothing was removed")
+                if place and place[1] and not os.path.lexists(path) and not catalog.is_known(*place):
+                    raise PathNotFound(f"{path}: no such file or folder; nothing was removed")
             for path in targets:
                 place = roots.place(path)
                 for root, below in [place] if place else [(inner.id, b"") for inner in roots.inside(path)]:
@@ -328,11 +344,22 @@ class Database:
         }
         self._store.create(meta, [(category.id, category.name) for category in embedder.categories])
 
-    def _set_excludes(self, exclude: Iterable[str], include: Iterable[str]) -> None:
-        exclude, include = set(exclude), set(include)
+    def _set_excludes(self, exclude: set[str], include: set[str]) -> None:
         if exclude or include:
             with self._store.writing() as catalog, catalog.transaction():
-                catalog.set_excludes((set(catalog.excludes()) | exclude) - include)
+                known = set(catalog.excludes()) | exclude
+                catalog.set_excludes(known - include)
+            for glob in sorted(include - known):
+                self._notice(f"{glob} was not excluded; catdb info lists what is")
+
+    def _say_removed(self, paths: Iterable[str]) -> None:
+        """Say of what was named and stays out nevertheless how it comes back."""
+        with self._store.snapshot() as snapshot:
+            roots = self._roots(snapshot)
+            for path in paths:
+                place = roots.place(path)
+                if place and is_removed(place[1], snapshot.catalog.removed(place[0])):
+                    self._notice(f"{path} was removed by hand and stays out; catdb add takes it back")
 
     # --- searching ----------------------------------------------------------------------------------------------
 
@@ -345,13 +372,15 @@ class Database:
         """
         [result] = self.search_many([query], k=k, probes=probes, exact=exact)
         if isinstance(result, Failure):
-            raise ImageUnreadable(f"{result.path}: {result.reason}")
+            raise ImageUnreadable(f"{result.path}: {result.reason}" if result.path else result.reason)
         return result
 
     def search_many(
         self, queries: Iterable[Query], *, k: int = 10, probes: int = PER_IMAGE, exact: bool = False
     ) -> Iterator[Result | Failure]:
-        """Yield the answer to each query in order, a Failure for one that cannot be read. Shares network passes."""
+        """Yield the answer to each query in order, a Failure for one that cannot be read (its path is empty where the
+        query is no file). Shares network passes.
+        """
         return answer(self._store, self._engine, queries, Reach(k, probes, exact))
 
     def search_vector(
@@ -362,15 +391,38 @@ class Database:
 
 
 def _remove(catalog: Catalog, root: int, below: bytes) -> int:
-    """Remove what is at and below a path in the running transaction; an emptied root is forgotten."""
+    """Remove what is at and below a path in the running transaction."""
     images = catalog.ids_below(root, below)
     for image in images:
         catalog.delete(image)
-    if below:
-        catalog.set_removed(root, below)
-    else:
-        catalog.forget_root(root)
+    catalog.set_removed(root, below)
     return len(images)
+
+
+def _require_room(path: str) -> None:
+    """Raise StorageError where a database can only be made among the files of someone else."""
+    try:
+        names = set(os.listdir(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; a database is a folder of its own, name another") from error
+    if names - _OWN:
+        raise StorageError(f"{path}: a folder with other files in it, and no database; name a new one")
+
+
+def _require_paths(paths: Iterable[str]) -> None:
+    for path in paths:
+        if not os.path.lexists(path):
+            raise PathNotFound(f"{path}: no such file or folder; nothing was changed")
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ")
+
+
+def _globs(globs: str | Iterable[str]) -> set[str]:
+    return {globs} if isinstance(globs, str) else set(globs)
 
 
 def _paths(targets: Iterable[Any]) -> list[str]:

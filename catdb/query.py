@@ -93,6 +93,7 @@ class _Point:
 
 def answer(store: Store, engine: Engine, queries: Iterable[Query], reach: Reach) -> Iterator[Result | Failure]:
     """Yield the answer to each query in order, a Failure for one that cannot be read; network passes are shared."""
+    store.categories()  # raises DatabaseNotFound, before a network is loaded for nothing
     waiting: list[Query] = []
     for query in queries:
         waiting.append(query)
@@ -133,8 +134,13 @@ def _answer(store: Store, engine: Engine, queries: Sequence[Query], reach: Reach
 
 def _look_up(store: Store, engine: Engine, query: Query) -> _Point | Failure | NDArray[np.uint8]:
     """Return what the database knows of a query image, else its pixels, for the network."""
+    if isinstance(query, PILImage | np.ndarray):
+        try:
+            return fit(query, engine.input_size)[0]
+        except ImageUnreadable as error:
+            return Failure("", str(error))
     if not isinstance(query, str | os.PathLike):
-        return fit(query, engine.input_size)[0]
+        raise TypeError(f"a query is a path, a PIL image or uint8 pixels (h, w, 3), not {type(query).__name__}")
     path = absolute(query)
     with store.snapshot() as snapshot:
         stored = _stored(snapshot, store.path, path)
@@ -182,7 +188,7 @@ def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Re
         while True:
             probed = _route(snapshot, own, point.vector, probes)
             hits = search.nearest(point.vector, snapshot.blocks(probed), probed, reach.k)
-            if hits.scanned or not total:
+            if hits.scanned or probes >= len(own) + len(populated):
                 break
             widened, probes = True, probes + PER_IMAGE
         return Result(

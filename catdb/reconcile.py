@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ import numpy as np
 from catdb.backbones import Engine
 from catdb.catalog import Image, Put, Survey, Todo
 from catdb.errors import PathNotFound
-from catdb.images import Content, Failure, Found, Picture, Unlisted, find, fingerprint, read
+from catdb.images import Content, Failure, Found, Picture, Unlisted, excluded, find, fingerprint, ignored, read
 from catdb.roots import Roots, adopt, is_removed
 from catdb.store import Store
 
@@ -30,7 +31,6 @@ BATCH = 32  # pictures in one pass
 _PER_COMMIT = 256  # images in one commit...
 _SECONDS = 5.0  # ...or as many as come in this time, so that an interruption costs little
 _GUARDED = 50  # images from which a root is believed to be away, not emptied, when more than half are missing
-
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,6 +76,7 @@ class _Run:
     store: Store
     engine: Engine
     prune: bool
+    adding: bool
     progress: Callable[[Progress], None]
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Failure] = field(default_factory=list)
@@ -88,24 +89,24 @@ class _Run:
 def reconcile(
     store: Store,
     engine: Engine,
-    targets: Sequence[str],
+    targets: Sequence[str] | None,
     *,
     prune: bool = False,
     adding: bool = False,
     jobs: int | None = None,
     progress: Callable[[Progress], None] = lambda step: None,
 ) -> Report:
-    """Bring the database in step with the targets, absolute paths of folders or files (none: all known roots).
+    """Bring the database in step with the targets, absolute paths of folders or files (None: all known roots).
 
     ``prune`` drops the missing images of roots that seem to be away. ``adding`` takes removed paths back and drops
     nothing. Raises PathNotFound for a target that neither exists nor is known; then nothing has been done.
     """
     start = time.monotonic()
-    run = _Run(store, engine, prune, progress)
-    roots = _prepare(store, targets, adding=adding)
+    run = _Run(store, engine, prune, adding, progress)
+    roots, places = _prepare(store, targets, adding=adding)
     survey = store.survey()
     try:
-        _survey(run, survey, roots, targets)
+        _survey(run, survey, roots, places)
         known = survey.known_failures()
         run.failed += [Failure(roots.path(root, path), reason) for root, path, reason in known]
         run.counts["unchanged"] += survey.count("found") - survey.count("todo") - len(known)
@@ -115,7 +116,7 @@ def reconcile(
             _commit(run)  # an interruption loses nothing that was embedded
         if not adding:
             _drop_gone(run, survey, roots)
-        _tidy(run, survey, roots, targets)
+        _tidy(run, survey, roots, places)
     finally:
         survey.close()
     store.fold_due(at_rest=True, progress=lambda done, of: progress(Progress("folding", done, of, len(run.failed))))
@@ -127,42 +128,50 @@ def reconcile(
     )
 
 
-def _prepare(store: Store, targets: Sequence[str], *, adding: bool) -> Roots:
-    """Have every target lie in a root, and return the roots."""
+def require(store: Store, targets: Sequence[str]) -> None:
+    """Raise PathNotFound for a target that neither exists nor is known: what is known and gone is to be dropped."""
     with store.snapshot() as snapshot:
         roots = Roots(snapshot.catalog.roots(), store.path)
         for target in targets:
             place = roots.place(target)
-            if os.path.lexists(target) or (place and (place[1] == b"" or snapshot.catalog.is_known(*place))):
-                continue
-            raise PathNotFound(f"{target}: no such file or folder; nothing was changed")
+            if not os.path.lexists(target) and not (place and (not place[1] or snapshot.catalog.is_known(*place))):
+                raise PathNotFound(f"{target}: no such file or folder; nothing was changed")
+
+
+def _prepare(store: Store, targets: Sequence[str] | None, *, adding: bool) -> tuple[Roots, list[tuple[int, bytes]]]:
+    """Have every target lie in a root; return the roots, and the targets as (root, path below it)."""
+    require(store, targets or ())
     with store.writing() as catalog, catalog.transaction():
-        for target in targets:
+        for target in targets or ():
             if os.path.isdir(target):
                 adopt(catalog, store.path, target, whole=True)
             elif os.path.lexists(target):
                 adopt(catalog, store.path, os.path.dirname(target), whole=False)
         roots = Roots(catalog.roots(), store.path)
-        for target in targets:
-            place = roots.place(target)
-            if adding and place:
-                catalog.clear_removed(*place)
-        return roots
+        if targets is None:
+            return roots, [(root.id, b"") for root in roots.all if b"" not in catalog.removed(root.id)]
+        places = [place for place in map(roots.place, targets) if place]
+        for place in places if adding else ():
+            catalog.clear_removed(*place)
+        return roots, places
 
 
-def _survey(run: _Run, survey: Survey, roots: Roots, targets: Sequence[str]) -> None:
+def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int, bytes]]) -> None:
     """Tell the survey what is there."""
-    places = [roots.place(target) for target in targets] or [(root.id, b"") for root in roots.all]
     with run.store.snapshot() as snapshot:
         excludes = snapshot.catalog.excludes()
         removed = {root.id: snapshot.catalog.removed(root.id) for root in roots.all}
     batch: list[Todo] = []
     number = 0
-    for root, below in [place for place in places if place]:
+    for root, below in places:
         top = roots.path(root, below)
         if not run.prune and not os.path.isdir(roots.folder(root)):
             continue  # away: neither found nor gone; _tidy keeps it
         survey.scope(root, below)
+        reason = _left_out(roots, root, below, excludes)
+        if reason:
+            run.failed += [Failure(top, reason)] if run.adding else []
+            continue
         for found in _look(run.store, roots, root, top, excludes):
             path = os.fsencode(found.path)[len(os.fsencode(roots.folder(root)).rstrip(b"/")) + 1 :]
             if isinstance(found, Unlisted):
@@ -180,6 +189,19 @@ def _survey(run: _Run, survey: Survey, roots: Roots, targets: Sequence[str]) -> 
     survey.settle()
 
 
+def _left_out(roots: Roots, root: int, below: bytes, excludes: Sequence[str]) -> str | None:
+    """Say why something that was named is left out all the same, as it is when its root is looked through."""
+    path = os.fsdecode(below)
+    for glob in excludes if path else ():
+        if excluded(path, [glob]):
+            return f"left out by --exclude {glob}; catdb build --include {glob} takes that back"
+    names = path.split("/") if path and roots.get(root).whole else []
+    for depth, name in enumerate(names, 1):
+        if ignored(name, depth < len(names) or os.path.isdir(roots.path(root, below))):
+            return f"left out with everything that is called like {name}"
+    return None
+
+
 def _look(store: Store, roots: Roots, root: int, top: str, excludes: Sequence[str]) -> Iterator[Found | Failure]:
     """Yield the candidates at and below a path of a root; of a root that is not whole only the files known of it."""
     if roots.get(root).whole or top != roots.folder(root):
@@ -189,7 +211,7 @@ def _look(store: Store, roots: Roots, root: int, top: str, excludes: Sequence[st
     with store.snapshot() as snapshot:
         known = snapshot.catalog.paths_of(root)
     for path in known:
-        if os.path.lexists(roots.path(root, path)):
+        if os.path.lexists(roots.path(root, path)) and not excluded(os.fsdecode(path), excludes):
             yield from find(roots.path(root, path))
 
 
@@ -197,8 +219,11 @@ def _take_in(run: _Run, survey: Survey, roots: Roots, jobs: int) -> None:
     """Read, embed and commit what is new or changed."""
     total = survey.count("todo")
     pictures: list[tuple[Todo, Picture]] = []
-    with ThreadPoolExecutor(jobs, "catdb-read") as pool:
-        work = _ahead(pool, lambda todo: (todo, _read(run, roots, todo)), survey.todo(), 2 * BATCH)
+    reading = ThreadPoolExecutor(jobs, "catdb-read")
+    with (
+        reading as pool,
+        closing(_ahead(pool, lambda todo: (todo, _read(run, roots, todo)), survey.todo(), 2 * BATCH)) as work,
+    ):  # closed first: what is not begun yet is given up when the build is interrupted
         for number, (todo, outcome) in enumerate(work, 1):
             if isinstance(outcome, Picture):
                 pictures.append((todo, outcome))
@@ -215,7 +240,9 @@ def _take_in(run: _Run, survey: Survey, roots: Roots, jobs: int) -> None:
     _embed(run, pictures)
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
+) -> Generator[R, None, None]:
     """Map in a pool, in order, with at most ``window`` under way; the rest is given up when it is left early."""
     running: deque[Future[R]] = deque()
     try:
@@ -235,15 +262,13 @@ def _read(run: _Run, roots: Roots, todo: Todo) -> Picture | Content | Failure | 
     path = roots.path(todo.root, todo.path)
     if todo.reason is not None:
         return Failure(path, todo.reason, todo.stamp)
-    content = fingerprint(path)
-    if isinstance(content, Content):
+    outcome: Picture | Content | Failure = fingerprint(path)
+    if isinstance(outcome, Content):
         with run.store.snapshot() as snapshot:
-            if snapshot.catalog.images_of(content.digest):
-                return content
-        content = read(content, run.engine.input_size)  # type: ignore[assignment]
-    if isinstance(content, Failure) and not os.path.lexists(path):
-        return None
-    return content
+            if snapshot.catalog.images_of(outcome.digest):
+                return outcome
+        outcome = read(outcome, run.engine.input_size)
+    return None if isinstance(outcome, Failure) and _is_gone(path) else outcome
 
 
 def _embed(run: _Run, pictures: list[tuple[Todo, Picture]]) -> None:
@@ -306,9 +331,20 @@ def _moved(roots: Roots, todo: Todo, known: Sequence[Image], waiting: Sequence[P
     taken = {put.moved_from.id for put in waiting if put.moved_from}
     for image in known:
         there = os.path.isdir(roots.folder(image.root))
-        if image.id not in taken and there and not os.path.lexists(roots.path(image.root, image.path)):
+        if image.id not in taken and there and _is_gone(roots.path(image.root, image.path)):
             return image
     return None
+
+
+def _is_gone(path: str) -> bool:
+    """Say whether it is certain that nothing has this path: that a folder on the way is closed to us proves nothing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _commit(run: _Run) -> None:
@@ -325,9 +361,10 @@ def _commit(run: _Run) -> None:
 def _drop_gone(run: _Run, survey: Survey, roots: Roots) -> None:
     """Delete the images whose files are gone, unless their root seems to be away."""
     missing: Counter[int] = Counter()
-    for _, root, path in survey.gone():
-        missing[root] += not os.path.lexists(roots.path(root, path))
     with run.store.snapshot() as snapshot:
+        for image, root, path in survey.gone():
+            known = snapshot.catalog.image_at(root, path)  # none where it was followed to another path
+            missing[root] += bool(known and known.id == image and not os.path.lexists(roots.path(root, path)))
         sizes = {root: snapshot.catalog.count_of(root) for root in missing}
     away = {root for root, count in missing.items() if not run.prune and _seems_away(roots, root, count, sizes[root])}
     page: list[tuple[int, int, bytes]] = []
@@ -363,13 +400,12 @@ def _seems_away(roots: Roots, root: int, missing: int, size: int) -> bool:
     return moved or (size >= _GUARDED and missing > size / 2)
 
 
-def _tidy(run: _Run, survey: Survey, roots: Roots, targets: Sequence[str]) -> None:
+def _tidy(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int, bytes]]) -> None:
     """Forget failures of files that are gone, and note which roots are there."""
-    places = [roots.place(target) for target in targets] or [(root.id, b"") for root in roots.all]
     kept = {kept.path for kept in run.kept}
     with run.store.writing() as catalog, catalog.transaction():
         catalog.drop_failures(survey.stale_failures())
-        for root in {place[0] for place in places if place}:
+        for root in {root for root, _ in places}:
             folder = roots.folder(root)
             if os.path.isdir(folder) and folder not in kept:
                 whole = (root, b"") in places
@@ -379,6 +415,7 @@ def _tidy(run: _Run, survey: Survey, roots: Roots, targets: Sequence[str]) -> No
                 catalog.move_root(
                     root, os.fsencode(folder), os.path.relpath(os.fsencode(folder), os.fsencode(run.store.path))
                 )
-            elif folder not in kept and not run.prune:
+            elif folder not in kept:
                 catalog.mark_root(root, offline=True)
-                run.kept.append(Kept(folder, catalog.count_of(root)))
+                if images := catalog.count_of(root):
+                    run.kept.append(Kept(folder, images))

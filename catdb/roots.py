@@ -77,12 +77,15 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def is_removed(path: bytes, removed: set[bytes]) -> bool:
-    """Say whether a path, or a folder that it lies in, is among the paths (of its root) that were removed by hand."""
-    while removed and path:
-        if path in removed:
-            return True
+    """Say whether a path, or a folder that it lies in, is among the paths (of its root) that were removed by hand.
+
+    The empty path among them is the root itself.
+    """
+    while removed and path not in removed:
+        if not path:
+            return False
         path = path.rpartition(b"/")[0]
-    return False
+    return bool(removed)
 
 
 def _resolve(root: Root, database: bytes) -> bytes:

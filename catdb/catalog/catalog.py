@@ -204,13 +204,8 @@ class Catalog:
                 f"UPDATE OR REPLACE {table} SET root = ?, path = CAST(? || path AS BLOB) WHERE root = ?",
                 (outer, prefix, inner),
             )
+        self.sql.execute("UPDATE removed SET path = ? WHERE root = ? AND path = ?", (prefix[:-1], outer, prefix))
         self.sql.execute("DELETE FROM root WHERE id = ?", (inner,))
-
-    def forget_root(self, root: int) -> None:
-        """Drop a root that holds no image any more, and what was remembered of its paths."""
-        for table in ("failure", "removed"):
-            self.sql.execute(f"DELETE FROM {table} WHERE root = ?", (root,))
-        self.sql.execute("DELETE FROM root WHERE id = ?", (root,))
 
     def mark_root(self, root: int, *, offline: bool, device: int | None = None, when: float | None = None) -> None:
         """Record that a root is away, or that it was there: on which device, and when it was reconciled."""
@@ -353,8 +348,8 @@ class Catalog:
         """Take back the removal of a path, of everything below it, and of the folders that it lies in."""
         self._below("DELETE FROM removed", root, path)
         while path:
-            self.sql.execute("DELETE FROM removed WHERE root = ? AND path = ?", (root, path))
             path = path.rpartition(b"/")[0]
+            self.sql.execute("DELETE FROM removed WHERE root = ? AND path = ?", (root, path))
 
     def ids_below(self, root: int, path: bytes) -> list[int]:
         """Return the ids of the image at a path and of all below it (the whole root for an empty path)."""

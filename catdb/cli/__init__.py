@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from catdb.cli.options import as_json, building, database, open_database, path_type
-from catdb.cli.output import Bar, named, percent, report_troubles, say, searched, show, summary
+from catdb.cli.output import Bar, percent, report_troubles, say, show, summary
 from catdb.errors import CatdbError
 
 if TYPE_CHECKING:
-    from catdb.database import Database
     from catdb.images import Failure
     from catdb.query import Result
     from catdb.reconcile import Report
 
 FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
+_WRITING = ("build", "add", "compact", "demo")
 
 
 class _Commands(click.Group):
@@ -38,10 +38,11 @@ class _Commands(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly
         except OSError as error:
-            name = f"{show(os.fsdecode(error.filename))}: " if error.filename else ""
+            name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
             _fail(ctx, f"{name}{error.strerror or error}")
         except KeyboardInterrupt:
-            say("catdb: interrupted; what was committed is safe, the same command goes on from there")
+            safe = "; what was committed is safe, the same command goes on from there"
+            say(f"catdb: interrupted{safe if ctx.invoked_subcommand in _WRITING else ''}")
             ctx.exit(INTERRUPTED)
 
 
@@ -56,7 +57,7 @@ def cli() -> None:
     """Search your own images by image: folders in, a database of categories and features, nearest images out."""
 
 
-@cli.command()
+@cli.command(short_help="Bring the database in step with folders.")
 @click.argument("folders", nargs=-1, type=path_type)
 @database
 @building
@@ -84,7 +85,7 @@ def build(
     _finish(ctx, report, as_json)
 
 
-@cli.command()
+@cli.command(short_help="Find the images nearest to an image.")
 @click.argument("queries", metavar="IMAGE|FOLDER...", nargs=-1, required=True, type=path_type)
 @database
 @click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Matches of each query [10].")
@@ -106,34 +107,49 @@ def search(
     sheet: str | None,
 ) -> None:
     """Find the images nearest to each IMAGE, and to each image in a FOLDER."""
-    from catdb.cli.answers import print_answer, write_contact_sheet, write_csv
+    from catdb.cli.answers import csv_lines, print_answer, require_target, write_contact_sheet
     from catdb.images import Failure
 
+    if sheet and os.path.splitext(sheet)[1].lower() not in ("", ".png", ".jpg", ".jpeg"):
+        raise click.UsageError(f"--sheet {show(sheet)}: a contact sheet is written as .png or .jpg")
+    for target in filter(None, (csv_file, sheet)):
+        require_target(target)
     results: list[Result] = []
-    failed = 0
-    with open_database(db, mode="r") as store:
-        for answer in store.search_many(_queries(queries), k=k, probes=probes, exact=exact):
-            failed += isinstance(answer, Failure)
+    unlisted: list[Failure] = []
+    answered = failed = 0
+    with open_database(db, mode="r") as store, csv_lines(csv_file) as write:
+        for answer in store.search_many(_queries(queries, unlisted), k=k, probes=probes, exact=exact):
             print_answer(answer, as_json=as_json)
-            if not isinstance(answer, Failure) and (csv_file or sheet):
+            answered += 1
+            if isinstance(answer, Failure):
+                failed += 1
+                continue
+            write(answer)
+            if sheet:
                 results.append(answer)
-    if csv_file:
-        write_csv(csv_file, results)
+    for folder in unlisted:
+        print_answer(folder, as_json=as_json)
+    if not answered and not unlisted:
+        _fail(ctx, f"no image to search with in {', '.join(queries)}")
     if sheet:
         write_contact_sheet(sheet, results)
         say(f"contact sheet: {show(os.path.abspath(sheet))}")
-    ctx.exit(SOME_FAILED if failed else 0)
+    ctx.exit(SOME_FAILED if failed or unlisted else 0)
 
 
-def _queries(paths: tuple[str, ...]) -> Iterator[str]:
+def _queries(paths: tuple[str, ...], unlisted: list[Failure]) -> Iterator[str]:
     """Yield the query images: files as they are named, and the images found in folders."""
     from catdb.images import Unlisted, find
 
     for path in paths:
-        if os.path.isdir(path):
-            yield from (found.path for found in find(path) if not isinstance(found, Unlisted))
-        else:
+        if not os.path.isdir(path):
             yield path
+            continue
+        for found in find(path):
+            if isinstance(found, Unlisted):
+                unlisted.append(found)
+            else:
+                yield found.path
 
 
 @cli.command()
@@ -178,7 +194,7 @@ def info(db: str | None, as_json: bool) -> None:
         click.echo(f"excluded: {show(glob)}")
 
 
-@cli.command()
+@cli.command(short_help="List the categories, or the images in one.")
 @click.argument("name", required=False)
 @database
 @as_json
@@ -209,7 +225,7 @@ def failures(db: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"failures": [{"path": f.path, "reason": f.reason} for f in found]}))
     for failure in [] if as_json else found:
-        click.echo(f"{show(failure.path)}: {failure.reason}")
+        click.echo(f"{show(failure.path)}: {show(failure.reason)}")
 
 
 @cli.command()
@@ -231,7 +247,7 @@ def check(ctx: click.Context, db: str | None, repair: bool, as_json: bool) -> No
     ctx.exit(0 if found.ok else FAILED)
 
 
-@cli.command()
+@cli.command(short_help="Write everything that waits into the shards.")
 @database
 def compact(db: str | None) -> None:
     """Write every waiting image into its shards, and drop removed ones from them."""
@@ -240,7 +256,7 @@ def compact(db: str | None) -> None:
     click.echo(f"{count:,} shards written")
 
 
-@cli.command()
+@cli.command(short_help="Show it all on example images, or on your own.")
 @click.argument("folder", required=False, type=path_type)
 @database
 @click.pass_context

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -18,7 +20,7 @@ from catdb.query import Match, Result
 def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
     """Print one answer on stdout; as JSON one object on a line, also for a query that could not be read."""
     if isinstance(answer, Failure):
-        say(f"catdb: {show(answer.path)}: {answer.reason}")
+        say(f"catdb: {show(answer.path)}: {show(answer.reason)}")
         if as_json:
             click.echo(json.dumps({"query": answer.path, "error": answer.reason}))
         return
@@ -53,15 +55,32 @@ def shared(result: Result, match: Match) -> str:
     return ", ".join(category.name for category in match.categories if category.id in own)
 
 
-def write_csv(path: str, results: Sequence[Result]) -> None:
-    """Write one line per match: query, rank, similarity, path, shared categories."""
+def require_target(path: str) -> None:
+    """Raise, before the work, the OSError with which a file could not be written after it."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    for wrong, code in ((not os.path.isdir(folder), errno.ENOENT), (not os.access(folder, os.W_OK), errno.EACCES)):
+        if wrong:
+            raise OSError(code, os.strerror(code), folder)
+
+
+@contextmanager
+def csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
+    """Give what writes an answer to a CSV file, a line per match: query, rank, similarity, path, shared categories."""
+    if path is None:
+        yield lambda result: None
+        return
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["query", "rank", "similarity", "path", "shared"])
-        for result in results:
+
+        def write(result: Result) -> None:
             for match in result:
                 similarity = f"{match.similarity:.6f}"
                 writer.writerow([result.query, match.rank, similarity, match.path, shared(result, match)])
+
+        yield write
 
 
 def write_contact_sheet(path: str, results: Sequence[Result]) -> None:

@@ -18,7 +18,7 @@ from catdb.errors import WeightsNotFound
 from catdb.images import Failure, queries, render
 from catdb.query import Result
 
-_MATCHES = 5
+_MATCHES = 10
 
 
 def on_examples() -> int:

@@ -43,7 +43,7 @@ def searched(result: Result) -> str:
     """Say how much of the database an answer rests on."""
     text = f"searched {result.scanned:,} of {result.total:,} images in {result.probed} of {result.populated} categories"
     if result.widened:
-        text += " (its own categories hold no image, so the nearest further ones were searched)"
+        text += " (the first of its categories hold no image, so further ones were searched)"
     return text
 
 
@@ -58,7 +58,7 @@ def summary(report: Report) -> str:
 def report_troubles(report: Report) -> None:
     """List on stderr what could not be read, and which folders seem to be away."""
     for failure in report.failed:
-        say(f"failed: {show(failure.path)}: {failure.reason}")
+        say(f"failed: {show(failure.path)}: {show(failure.reason)}")
     for kept in report.kept:
         say(
             f"away: {show(kept.path)}: its {kept.images:,} missing images are kept and can be searched still; "
@@ -83,7 +83,7 @@ class Bar:
         self._close()
 
     def __call__(self, progress: Progress) -> None:
-        if not sys.stderr.isatty():
+        if sys.stderr is None or not sys.stderr.isatty():
             self._line(progress)
             return
         if progress.step != self._step or self._bar is None:

@@ -279,14 +279,18 @@ def _ends(text: str, kept: int) -> str:
 
 
 def _wrap(text: str, size: int, width: float) -> list[str]:
-    """The words of the text in at most ``CAPTION_LINES`` lines; what is too long is for the last to elide."""
+    """The text in at most ``CAPTION_LINES`` lines, broken where it is; what is too long is for the last to elide."""
     lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and (len(lines) == CAPTION_LINES or _length(longer, size) <= width):
-            lines[-1] = longer
-        else:
-            lines.append(word)
+    for paragraph in text.splitlines():
+        fresh = True
+        for word in paragraph.split():
+            longer = f"{lines[-1]} {word}" if lines else word
+            full = len(lines) == CAPTION_LINES
+            if full or (not fresh and _length(longer, size) <= width):
+                lines[-1] = longer
+            else:
+                lines.append(word)
+            fresh = False
     return lines
 
 

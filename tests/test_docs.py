@@ -1,0 +1,121 @@
+"""What the README shows runs, and its figures and names are those of the code."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catdb import Database
+from catdb.images import render
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def pictures() -> Path:
+    """The folder that the README's commands speak of, in the current folder."""
+    folder = Path("Pictures")
+    paths = render(folder, count=12)
+    shutil.copy(paths[0], folder / "boat.jpg")
+    (folder / "new").mkdir()
+    shutil.copy(paths[1], folder / "new" / "one.jpg")
+    return folder
+
+
+def test_every_block_of_the_readme_is_of_a_kind_that_a_test_runs() -> None:
+    kinds = re.findall(r"^```(\w+)$", README, re.MULTILINE)
+    assert sorted(set(kinds)) == ["console", "python", "sh", "text"]
+
+
+def test_the_commands_of_the_readme_run(pictures: Path) -> None:
+    [block] = blocks("console")
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    assert len(commands) == 10
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        if words[:2] == ["catdb", "build"]:
+            words += ["--backbone", "classic"]  # the default's weights are not here; the database remembers it
+        words[0] = str(Path(sys.executable).with_name("catdb"))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (command, done.stderr)
+    assert Path("found.png").stat().st_size > 10_000
+    assert len(Path("found.csv").read_text().splitlines()) > 1
+
+
+def test_the_python_of_the_readme_runs(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Database("photos.catdb", backbone="classic") as db:
+        db.build(pictures)
+    [block] = blocks("python")
+    exec(compile(block, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("of 14")
+    assert lines[1].startswith("1 1.0")
+    assert lines[-1] == "14 True"
+
+
+def test_the_examples_run(pictures: Path) -> None:
+    def example(name: str, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, ROOT / "examples" / name, *words], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = example("build_and_search.py", "Pictures", "Pictures/boat.jpg", "classic")
+    assert first.splitlines()[0] == "14 added, 0 unchanged, 0 failed"
+    assert "boat.jpg" in first
+    assert "boat.jpg" in example("near_copies.py", "example.catdb")
+
+
+def test_the_two_commands_exist_and_ci_calls_the_second() -> None:
+    [block] = blocks("sh")
+    for line in block.splitlines():
+        tool = ROOT / line.split()[0]
+        assert tool.stat().st_mode & 0o111, f"{tool} is not executable"
+    assert "exec tools/test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_demo_command_sets_up_and_shows_the_round_trip() -> None:
+    if not (ROOT / ".venv" / "installed").exists():
+        pytest.skip("this checkout was not set up by tools/setup")
+    done = subprocess.run([ROOT / "tools" / "demo"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    sheet = re.search(r"^contact sheet: (.+)$", done.stdout, re.MULTILINE)
+    assert sheet and Path(sheet[1]).read_bytes().startswith(b"\x89PNG")
+    assert done.stdout.count("searched ") == 3
+    assert "next:" in done.stdout
+    shutil.rmtree(Path(sheet[1]).parent)
+
+
+def test_the_table_of_dependencies_is_complete() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = config["options"]["install_requires"].split("\n") + config["options.extras_require"]["heic"].split("\n")
+    names = {re.split(r"[ >=]", line)[0] for line in wanted if line}
+    table = README[README.index("## Dependencies") : README.index("## Limits")]
+    rows = re.findall(r"^\| ([\w, ()`-]+) \|", table, re.MULTILINE)
+    told = {re.sub(r"\(.*\)", "", name).strip() for row in rows for name in row.split(",")} - {"package"}
+    assert told == names
+    assert not re.search(r"==", "".join(wanted)), "lower bounds only"
+
+
+def test_every_dependency_is_constrained_for_the_tools() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = config["options.extras_require"]
+    wanted = "\n".join([config["options"]["install_requires"], *(extras[name] for name in extras)])
+    names = {re.split(r"[ >=]", line)[0] for line in wanted.split("\n") if line}
+    pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert names <= pinned
