@@ -50,6 +50,14 @@ class WeightsInvalid(CatdbError, ValueError):
     """A weights file does not fit its network, or is no weights file at all."""
 
 
+class EngineFailed(CatdbError, RuntimeError):
+    """A network cannot be run by the engine that was asked for."""
+
+
+class EngineDrifted(CatdbError, ValueError):
+    """The engine gives other vectors than those in the database, by more than the precision explains."""
+
+
 class ImageUnreadable(CatdbError, ValueError):
     """A query image that cannot be read. (In a build that is a recorded failure, never an exception.)"""
 

@@ -229,7 +229,7 @@ def test_mobilenet_names_what_is_on_photographs(mobilenet: Path, data: Path) -> 
 
 
 def test_the_answer_for_an_image_does_not_depend_on_its_batch(mobilenet: Path, data: Path) -> None:
-    embedder, _ = load(Recipe("mobilenet_v2", str(mobilenet)))
+    embedder, _ = load(Recipe("mobilenet_v2", str(mobilenet), engine="tensorflow"))
     pixels = photographs(data, 8, 224)
     together = embedder.embed(pixels)
     alone = [embedder.embed(pixels[n : n + 1]) for n in range(8)]
@@ -255,7 +255,7 @@ def test_inception_resnet_v2_gives_keras_own_pooled_features_and_classes(data: P
     pooled = k.Model(reference.input, [reference.get_layer("avg_pool").output, reference.output])
     features, probabilities = (np.asarray(output) for output in pooled(scaled, training=False))
 
-    engine = Engine(Recipe("inception_resnet_v2", str(file)))
+    engine = Engine(Recipe("inception_resnet_v2", str(file), precision="f32"))
     assert engine.input_size == (network.size, network.size)
     found = engine.get().embed(pixels)
 
@@ -292,5 +292,5 @@ def test_efficientnet_is_the_graph_that_keras_publishes_weights_for(
     features = np.asarray(pooled(pixels.astype(np.float32), training=False))
     expected = features / np.linalg.norm(features, axis=1, keepdims=True)
 
-    embedder, _ = load(Recipe("efficientnet_b0", str(file)))
+    embedder, _ = load(Recipe("efficientnet_b0", str(file), engine="tensorflow"))
     np.testing.assert_allclose(embedder.embed(pixels).features, expected, atol=1e-4)

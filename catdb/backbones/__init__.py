@@ -7,7 +7,9 @@ its weights. This module is light; the library that runs a network is imported w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,12 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdb.backbones import weights as weights_files
-from catdb.backbones.table import NETWORKS, plain
-from catdb.errors import BackboneMismatch, BackboneUnknown, WeightsInvalid
+from catdb.backbones.table import NETWORKS, Network, plain
+from catdb.backbones.weights import Weights
+from catdb.errors import BackboneMismatch, BackboneUnknown, EngineFailed, WeightsInvalid
 
 DEFAULT = "inception_resnet_v2"
 GRAPH = 1
 """Number of the way in which pixels become vectors; it rises when the same image would get another vector."""
+BATCH = 32
+"""Images of one request, for an embedder that does not say what it likes best."""
+ENGINES = ("auto", "openvino", "tensorflow")
+PRECISIONS = ("auto", "f32", "bf16")
 PER_IMAGE = 4
 """Categories of one image: the most probable four, and hence the number of shards that it stands in."""
 
@@ -43,6 +50,21 @@ class Embedding:
     categories: NDArray[np.int32]  # (n, 4), distinct within a row
     probabilities: NDArray[np.float32]  # (n, 4), falling within a row
 
+    @classmethod
+    def joined(cls, parts: Sequence[Embedding]) -> Embedding:
+        """Return the embeddings of several batches as one."""
+        columns = ("features", "categories", "probabilities")
+        return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
+
+
+def embedding(feature: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Embedding:
+    """Return an Embedding of pooled features (n, d) and class probabilities (n, c); a zero feature points nowhere,
+    so it is given equal components."""
+    length = np.linalg.norm(feature, axis=1, keepdims=True)
+    units = np.where(length > 0, feature / np.maximum(length, 1e-30), feature.shape[1] ** -0.5)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :PER_IMAGE]
+    return Embedding(units.astype(np.float32), order.astype(np.int32), np.take_along_axis(probabilities, order, 1))
+
 
 class Embedder(Protocol):
     """A loaded network: the one seam at which a test may put another."""
@@ -62,16 +84,28 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to come by an embedder: a network by name, and its weights.
+    """How to come by an embedder: a network by name, its weights, and what runs it.
 
-    ``weights`` is "imagenet" (what Keras publishes) or a file. ``sha256`` is that of a database that exists already:
-    only those weights will do, wherever they lie now. ``hint`` is where they lay when it was made.
+    ``weights`` is "imagenet" (what Keras publishes) or a file. ``engine``: "openvino", "tensorflow" (for a GPU, or as
+    the reference), or "auto": openvino, and tensorflow for a network that does not convert. ``precision``: "f32",
+    "bf16", or "auto": bf16 where the CPU computes in it natively.
+
+    The rest is what a database remembers: the weights' ``sha256`` (only those will do, wherever they lie now), where
+    they lay when it was made, and the precision of its vectors, which "auto" keeps to where this CPU can.
     """
 
     backbone: str = DEFAULT
     weights: str = "imagenet"
+    engine: str = "auto"
+    precision: str = "auto"
     sha256: str | None = None
     hint: str | None = None
+    remembered: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("engine", self.engine, ENGINES), ("precision", self.precision, PRECISIONS)):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
 
 
 def names() -> list[str]:
@@ -115,6 +149,7 @@ class Engine:
         self._embedder = None if isinstance(source, Recipe) else source
         self._notice = notice
         self._turn = threading.Lock()
+        self._thread: ThreadPoolExecutor | None = None
         self.backbone = canonical(source.backbone) if isinstance(source, Recipe) else source.backbone
         self.weights_path: str | None = None
 
@@ -124,6 +159,21 @@ class Engine:
         if self._embedder is None and self.backbone in NETWORKS:
             return (NETWORKS[self.backbone].size,) * 2
         return self.get().input_size
+
+    @property
+    def batch(self) -> int:
+        """Images that make up one request of :meth:`submit` best."""
+        return getattr(self.get(), "batch", BATCH)
+
+    def submit(self, pixels: NDArray[np.uint8]) -> Future[Embedding]:
+        """Start embedding a batch; waits while enough is under way. Batches may finish in any order."""
+        embedder = self.get()
+        if hasattr(embedder, "submit"):
+            return embedder.submit(pixels)  # type: ignore[no-any-return]
+        with self._turn:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "catdb-embed")
+        return self._thread.submit(embedder.embed, pixels)
 
     def get(self) -> Embedder:
         """Return the embedder; see :func:`load` for what can be wrong the first time."""
@@ -135,10 +185,10 @@ class Engine:
 
 
 def load(recipe: Recipe, notice: Callable[[str], None] = lambda line: None) -> tuple[Embedder, str | None]:
-    """Load a backbone and return it with the path of its weights (None where it has none).
+    """Load a backbone and return it with the path of its weights (None where it has none, or needed none).
 
-    Raises BackboneUnknown, WeightsNotFound, WeightsInvalid, or BackboneMismatch where the weights given are not those
-    with the recipe's SHA-256. ``notice`` is told in a line what takes long.
+    Raises BackboneUnknown, WeightsNotFound, WeightsInvalid, EngineFailed, or BackboneMismatch where the weights given
+    are not those with the recipe's SHA-256. ``notice`` is told in a line what takes long.
     """
     name = canonical(recipe.backbone)
     if name == "classic":
@@ -148,17 +198,57 @@ def load(recipe: Recipe, notice: Callable[[str], None] = lambda line: None) -> t
             raise WeightsInvalid("classic has no weights: leave --weights out, or name a network with --backbone")
         return Classic(), None
     network = NETWORKS[name]
-    if recipe.weights != "imagenet":
-        weights = weights_files.expected(network, weights_files.fingerprint(recipe.weights), recipe.sha256)
-    else:
-        found = weights_files.find(network, sha256=recipe.sha256, hint=recipe.hint)
-        if found is None:
-            from catdb.backbones.keras import download
+    if recipe.engine != "tensorflow":
+        try:
+            return _load_openvino(recipe, network, notice)
+        except (EngineFailed, ImportError) as error:
+            if recipe.engine == "openvino":
+                raise
+            notice(f"{error}; going on with TensorFlow, which is slower")
+    return _load_tensorflow(recipe, network, notice)
 
-            notice(f"downloading the weights of {name}")
-            found = weights_files.expected(network, download(network, recipe.sha256), recipe.sha256)
-        weights = found
+
+def _load_openvino(recipe: Recipe, network: Network, notice: Callable[[str], None]) -> tuple[Embedder, str | None]:
+    """Load the converted network, converting it first where that was never done with these weights."""
+    from catdb.backbones import openvino
+
+    precision = recipe.precision
+    native = openvino.native_precision()
+    if precision == "auto":
+        precision = "f32" if "f32" in (recipe.remembered, native) else native
+    elif precision == "bf16" and native != "bf16":
+        raise EngineFailed("this CPU does not compute in bfloat16: use --precision f32")
+    sha256, path = recipe.sha256, None
+    if recipe.weights != "imagenet" or sha256 is None:
+        weights = _weights(recipe, network, notice)
+        sha256, path = weights.sha256, weights.path
+    folder = openvino.cached(network, sha256)
+    if folder:
+        with suppress(EngineFailed):  # made by an OpenVINO that this one cannot read: converted again, if that can be
+            return openvino.OpenVinoEmbedder(network, folder, sha256, precision), path
+    weights = _weights(recipe, network, notice)
+    with openvino.converted(network, weights, notice) as folder:
+        return openvino.OpenVinoEmbedder(network, folder, weights.sha256, precision), weights.path
+
+
+def _load_tensorflow(recipe: Recipe, network: Network, notice: Callable[[str], None]) -> tuple[Embedder, str | None]:
+    if recipe.precision == "bf16":
+        raise EngineFailed("TensorFlow computes in float32 here: leave --precision out, or use --engine openvino")
+    weights = _weights(recipe, network, notice)
     from catdb.backbones.keras import KerasEmbedder
 
-    notice(f"loading {name}")
+    notice(f"loading {network.name} into TensorFlow")
     return KerasEmbedder(network, weights), weights.path
+
+
+def _weights(recipe: Recipe, network: Network, notice: Callable[[str], None]) -> Weights:
+    """Find the weights, or have Keras download them."""
+    if recipe.weights != "imagenet":
+        return weights_files.expected(network, weights_files.fingerprint(recipe.weights), recipe.sha256)
+    found = weights_files.find(network, sha256=recipe.sha256, hint=recipe.hint)
+    if found:
+        return found
+    from catdb.backbones.keras import download
+
+    notice(f"downloading the weights of {network.name}")
+    return weights_files.expected(network, download(network, recipe.sha256), recipe.sha256)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.backbones import PER_IMAGE, Category, Embedding, imagenet
+from catdb.backbones import Category, Embedding, embedding, imagenet
 from catdb.backbones.table import Network
 from catdb.backbones.weights import Weights, fingerprint, keras_cache, missing
 from catdb.errors import WeightsInvalid
@@ -144,6 +144,23 @@ def load_weights(model: Any, network: Network, weights: Weights) -> None:
         ) from error
 
 
+def loaded(network: Network, weights: Weights) -> Any:
+    """Build a network with its weights; WeightsInvalid where they do not fit, or give no numbers."""
+    model = build(network)
+    load_weights(model, network, weights)
+    black = np.zeros((1, network.size, network.size, 3), np.uint8)
+    if not np.isfinite(np.asarray(model(black, training=False)[1])).all():
+        raise WeightsInvalid(
+            f"{weights.path}: {network.name} gives no numbers with these weights; is the file damaged?"
+        )
+    return model
+
+
+def export(network: Network, weights: Weights, folder: str) -> None:
+    """Write a network with its weights as TensorFlow's saved model, for an engine that converts it."""
+    loaded(network, weights).export(folder, format="tf_saved_model", verbose=False)
+
+
 class KerasEmbedder:
     """A network of ``keras.applications`` in float32, on whatever device TensorFlow chooses."""
 
@@ -156,8 +173,7 @@ class KerasEmbedder:
             import tensorflow as tf
 
             tf.config.list_logical_devices()  # looks for a GPU, and complains at length where there is none
-        model = build(network)
-        load_weights(model, network, weights)
+        model = loaded(network, weights)
         self.backbone = network.name
         self.weights_sha256: str | None = weights.sha256
         self.dimension = network.dimension
@@ -165,22 +181,8 @@ class KerasEmbedder:
         self.categories: tuple[Category, ...] = imagenet()
         signature = tf.TensorSpec((None, network.size, network.size, 3), tf.uint8)
         self._run = tf.function(lambda pixels: model(pixels, training=False), input_signature=[signature])
-        probe = np.zeros((1, *self.input_size, 3), np.uint8)
-        if not np.isfinite(self._run(probe)[1].numpy()).all():
-            raise WeightsInvalid(
-                f"{weights.path}: with these weights {network.name} gives no numbers; the file is damaged"
-            )
 
     def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
         """See :class:`catdb.backbones.Embedder`."""
         feature, probabilities = (output.numpy() for output in self._run(pixels))
         return embedding(feature, probabilities)
-
-
-def embedding(feature: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Embedding:
-    """Return an Embedding of pooled features (n, d) and class probabilities (n, c); a zero feature points nowhere,
-    so it is given equal components."""
-    length = np.linalg.norm(feature, axis=1, keepdims=True)
-    units = np.where(length > 0, feature / np.maximum(length, 1e-30), feature.shape[1] ** -0.5)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :PER_IMAGE]
-    return Embedding(units.astype(np.float32), order.astype(np.int32), np.take_along_axis(probabilities, order, 1))

@@ -1,4 +1,4 @@
-"""The networks of ``keras.applications`` that have an ImageNet head: facts about each, checked by ``tools/backbones``."""
+"""The networks of ``keras.applications`` with an ImageNet head: facts, checked by ``tools/backbones``."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def expected(network: Network, weights: Weights, sha256: str | None) -> Weights:
     """Return the weights if they are those with this SHA-256 (any will do for None), else raise BackboneMismatch."""
     if sha256 not in (None, weights.sha256):
         raise BackboneMismatch(
-            f"{weights.path}: not the {network.name} weights that this database was made with (SHA-256 {sha256:.12}..., "
-            f"this file {weights.sha256:.12}...); give that file, or build another database with this one"
+            f"{weights.path}: not the {network.name} weights that this database was made with (SHA-256 {sha256:.12}, "
+            f"this file {weights.sha256:.12}); give that file, or build another database with this one"
         )
     return weights
 

@@ -1,0 +1,34 @@
+"""Convert one network for OpenVINO: ``python -m catdb.backbones.convert NETWORK WEIGHTS FOLDER``.
+
+Its own process, because TensorFlow never gives its memory back. Exits with 0, with 3 and the reason on stdout where the
+weights do not fit, or with a traceback on stderr where the network does not convert.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+from catdb.backbones.keras import export
+from catdb.backbones.openvino import INVALID, save
+from catdb.backbones.table import NETWORKS
+from catdb.backbones.weights import fingerprint
+from catdb.errors import WeightsInvalid
+
+
+def main(name: str, weights: str, folder: str) -> int:
+    """Export the network from Keras and write it as OpenVINO IR into the folder; return the exit code."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        saved = os.path.join(place, "saved_model")
+        try:
+            export(NETWORKS[name], fingerprint(weights), saved)
+        except WeightsInvalid as error:
+            print(error)
+            return INVALID
+        save(saved, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,262 @@
+"""The converted engine: the same numbers as Keras, a cache that is never half a network, and drift that is noticed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catdb import EngineFailed, WeightsInvalid
+from catdb.backbones import Engine, Recipe, canary, load, openvino
+from catdb.backbones.table import NETWORKS, Network
+from catdb.backbones.weights import Weights, fingerprint
+
+MOBILENET = NETWORKS["mobilenet_v2"]
+
+
+@pytest.fixture(scope="session")
+def mobilenet(data: Path) -> str:
+    return str(data / "weights" / "mobilenet_v2_imagenet.h5")
+
+
+@pytest.fixture(scope="session")
+def made(mobilenet: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds one conversion; copy it, do not change it."""
+    cache = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATDB_CACHE", str(cache))
+        load(Recipe("mobilenet_v2", mobilenet))
+    return cache
+
+
+@pytest.fixture
+def cache(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own, with the conversion in it."""
+    mine = tmp_path / "cache"
+    shutil.copytree(made, mine)
+    monkeypatch.setenv("CATDB_CACHE", str(mine))
+    return mine
+
+
+@pytest.fixture
+def quick(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversion takes a copy of one that was made before."""
+
+    def copy(network: Network, weights: Weights, folder: str) -> None:
+        [source] = made.iterdir()
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(openvino, "_convert", copy)
+
+
+@pytest.fixture
+def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("converted again")
+
+    monkeypatch.setattr(openvino, "_convert", refuse)
+
+
+def photographs(data: Path, number: int) -> np.ndarray:
+    paths = sorted((data / "photos" / "corel1k" / "images").glob("*.jpg"))
+    chosen = paths[:: len(paths) // number][:number]
+    return np.stack([np.asarray(Image.open(path).convert("RGB").resize((224, 224))) for path in chosen])
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_float32_gives_keras_own_vectors_on_photographs(cache: Path, mobilenet: str, data: Path) -> None:
+    pixels = photographs(data, 100)
+    keras = load(Recipe("mobilenet_v2", mobilenet, engine="tensorflow"))[0].embed(pixels)
+    found = load(Recipe("mobilenet_v2", mobilenet, precision="f32"))[0].embed(pixels)
+    assert (found.features * keras.features).sum(axis=1).min() >= 0.9999
+    differing = found.categories[:, 0] != keras.categories[:, 0]
+    gap = keras.probabilities[:, 0] - keras.probabilities[:, 1]
+    assert (gap[differing] < 1e-4).all()
+    np.testing.assert_allclose(found.probabilities, keras.probabilities, atol=2e-4)
+
+
+def test_one_image_and_many_give_the_same(cache: Path, mobilenet: str, data: Path) -> None:
+    embedder = load(Recipe("mobilenet_v2", mobilenet, precision="f32"))[0]
+    pixels = photographs(data, 19)  # two full requests and a rest, through the queue
+    many = embedder.embed(pixels)
+    one = [embedder.embed(pixels[n : n + 1]) for n in range(19)]
+    np.testing.assert_allclose(many.features, np.concatenate([e.features for e in one]), atol=1e-5)
+    assert (many.categories == np.concatenate([e.categories for e in one])).all()
+
+
+def test_submitted_batches_come_back_as_their_own(cache: Path, mobilenet: str, data: Path) -> None:
+    engine = Engine(Recipe("mobilenet_v2", mobilenet, precision="f32"))
+    pixels = photographs(data, 48)
+    futures = [engine.submit(pixels[start : start + 4]) for start in range(0, 48, 4)]
+    expected = engine.get().embed(pixels)
+    for number, future in enumerate(futures):
+        np.testing.assert_allclose(
+            future.result(60).features, expected.features[4 * number : 4 * number + 4], atol=1e-5
+        )
+
+
+def test_neither_keras_nor_tensorflow_is_imported_once_converted(cache: Path, mobilenet: str) -> None:
+    script = (
+        "import sys, numpy as np; from catdb.backbones import Recipe, load;"
+        f"e, _ = load(Recipe('mobilenet_v2', {mobilenet!r}));"
+        "e.embed(np.zeros((1, 224, 224, 3), np.uint8));"
+        "print([name for name in ('tensorflow', 'keras', 'h5py') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# --- the cache ------------------------------------------------------------------------------------------------------
+
+
+def test_a_conversion_serves_when_the_weights_file_is_gone(cache: Path, mobilenet: str, no_conversion: None) -> None:
+    sha256 = fingerprint(mobilenet).sha256
+    embedder, path = load(Recipe("mobilenet_v2", sha256=sha256))
+    assert (embedder.weights_sha256, path) == (sha256, None)
+
+
+def test_a_conversion_by_an_older_library_serves(cache: Path, mobilenet: str, no_conversion: None) -> None:
+    [manifest] = cache.glob("*/converted.json")
+    found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**found, "openvino": "2025.0.0"}))
+    load(Recipe("mobilenet_v2", mobilenet))
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.xml", "converted.json"])
+def test_a_truncated_cache_file_is_made_anew(cache: Path, quick: None, mobilenet: str, name: str) -> None:
+    [file] = cache.glob(f"*/{name}")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    lines: list[str] = []
+    embedder, _ = load(Recipe("mobilenet_v2", mobilenet, precision="f32"), lines.append)
+    assert len([line for line in lines if line.startswith("converting")]) == 1
+    assert embedder.embed(canary.images((224, 224))).features.shape == (4, 1280)
+    assert openvino.cached(MOBILENET, fingerprint(mobilenet).sha256)
+    assert [path.name for path in cache.iterdir() if path.name.startswith("converting-")] == []
+
+
+def test_a_cache_that_cannot_be_written_to_costs_a_conversion_and_nothing_else(
+    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "file" / "cache"))
+    lines: list[str] = []
+    embedder, _ = load(Recipe("mobilenet_v2", mobilenet, precision="f32"), lines.append)
+    assert any("cannot be kept" in line for line in lines)
+    assert embedder.embed(canary.images((224, 224))).features.shape == (4, 1280)
+
+
+def test_two_processes_that_convert_at_once_both_end_with_right_answers(
+    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "cache"))
+    script = (
+        "from catdb.backbones import Recipe, canary, load;"
+        f"e, _ = load(Recipe('mobilenet_v2', {mobilenet!r}, precision='f32'));"
+        "print(e.embed(canary.images(e.input_size)).features.sum().round(2))"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [process.communicate(timeout=180)[0] for process in both]
+    assert answers[0] == answers[1] != ""
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_killed_conversion_leaves_nothing_that_is_taken_for_one(
+    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "cache"))
+    half = tmp_path / "cache" / "converting-abc"
+    half.mkdir(parents=True)
+    (half / "model.xml").write_text("<net")
+    assert openvino.cached(MOBILENET, fingerprint(mobilenet).sha256) is None
+    place = Path(openvino._place(MOBILENET, fingerprint(mobilenet).sha256))
+    place.mkdir()
+    (place / "model.xml").write_text("<net")
+    assert openvino.cached(MOBILENET, fingerprint(mobilenet).sha256) is None
+
+
+# --- what cannot be had ---------------------------------------------------------------------------------------------
+
+
+def test_a_network_that_does_not_convert_goes_on_with_tensorflow_and_says_so(
+    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(network: object, *_: object) -> None:
+        raise EngineFailed("mobilenet_v2 does not convert for OpenVINO (unsupported)")
+
+    monkeypatch.setattr(openvino, "_convert", refuse)
+    monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "cache"))
+    lines: list[str] = []
+    embedder, _ = load(Recipe("mobilenet_v2", mobilenet), lines.append)
+    assert (embedder.engine, embedder.precision) == ("tensorflow", "f32")
+    assert len([line for line in lines if "TensorFlow, which is slower" in line]) == 1
+    with pytest.raises(EngineFailed, match="does not convert"):
+        load(Recipe("mobilenet_v2", mobilenet, engine="openvino"))
+
+
+def test_wrong_weights_are_refused_by_the_converting_process(
+    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(WeightsInvalid, match="not a weights file of mobilenet with") as caught:
+        load(Recipe("mobilenet", mobilenet))
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_bfloat16_is_refused_where_it_is_not_native(
+    cache: Path, mobilenet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "native_precision", lambda: "f32")
+    assert load(Recipe("mobilenet_v2", mobilenet))[0].precision == "f32"
+    assert load(Recipe("mobilenet_v2", mobilenet, remembered="bf16"))[0].precision == "f32"
+    with pytest.raises(EngineFailed, match="bfloat16"):
+        load(Recipe("mobilenet_v2", mobilenet, engine="openvino", precision="bf16"))
+
+
+def test_a_database_keeps_to_the_precision_of_its_vectors(
+    cache: Path, mobilenet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "native_precision", lambda: "bf16")
+    assert load(Recipe("mobilenet_v2", mobilenet))[0].precision == "bf16"
+    assert load(Recipe("mobilenet_v2", mobilenet, remembered="f32"))[0].precision == "f32"
+    assert load(Recipe("mobilenet_v2", mobilenet, remembered="f32", precision="bf16"))[0].precision == "bf16"
+
+
+@pytest.mark.parametrize(("name", "value"), [("engine", "cuda"), ("precision", "fp8")])
+def test_an_engine_or_precision_that_does_not_exist_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match="must be one of auto"):
+        Recipe("mobilenet_v2", **{name: value})  # type: ignore[arg-type]
+
+
+# --- the canary -----------------------------------------------------------------------------------------------------
+
+
+def test_the_canaries_are_the_same_everywhere() -> None:
+    images = canary.images((224, 224))
+    assert images.shape == (4, 224, 224, 3)
+    assert [int(image.astype(np.int64).sum()) for image in images] == [19167456, 17988096, 19167456, 18494016]
+
+
+def test_rounding_is_no_drift_but_exchanged_channels_are(cache: Path, mobilenet: str) -> None:
+    exact = load(Recipe("mobilenet_v2", mobilenet, precision="f32"))[0]
+    images = canary.images(exact.input_size)
+    then = exact.embed(images).features.astype(np.float16)
+    keras = load(Recipe("mobilenet_v2", mobilenet, engine="tensorflow"))[0]
+    assert canary.drift(then, keras.embed(images).features) >= canary.allowed("f32", "f32")
+    if openvino.native_precision() == "bf16":
+        rounded = load(Recipe("mobilenet_v2", mobilenet, precision="bf16"))[0]
+        assert canary.drift(then, rounded.embed(images).features) >= canary.allowed("f32", "bf16")
+    exchanged = np.ascontiguousarray(images[..., ::-1])
+    assert canary.drift(then, exact.embed(exchanged).features) < canary.allowed("bf16", "bf16")
+    darker = images // 2
+    assert canary.drift(then, exact.embed(darker).features) < canary.allowed("bf16", "bf16")
