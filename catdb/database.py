@@ -137,10 +137,10 @@ class Database:
                 raise BackboneMismatch(f"{self.path} was built with other weights of {own}: give those")
             self._engine = Engine(backbone, self._notice)
             return
-        recipe = Recipe(own, "imagenet", sha256, meta["weights_path"])
+        recipe = Recipe(own, "imagenet", sha256=sha256, hint=meta["weights_path"])
         if weights is not None and str(weights) != "imagenet":
             backbones.check_weights(own, str(weights), sha256)
-            recipe = Recipe(own, str(weights), sha256)
+            recipe = Recipe(own, str(weights), sha256=sha256)
         self._engine = Engine(recipe, self._notice)
 
     def close(self) -> None:

@@ -64,7 +64,10 @@ def adopt(catalog: Catalog, database: str, path: str, *, whole: bool) -> None:
     if known and (roots.get(known[0]).whole or (known[1] == b"" and not whole)):
         return
     name = os.fsencode(path)
-    root = catalog.add_root(name, os.path.relpath(name, os.fsencode(database)), whole)
+    relative = os.path.relpath(name, os.fsencode(database))
+    if known and known[1] == b"":
+        catalog.move_root(known[0], name, relative)  # it may be known by the place where it lay before
+    root = catalog.add_root(name, relative, whole)
     if whole:
         for inner in roots.inside(path):
             prefix = os.fsencode(roots.folder(inner.id))[len(_slashed(name)) :] + b"/"

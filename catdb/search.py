@@ -38,13 +38,14 @@ class Hits:
 
 
 def similarities(features: NDArray[np.float16], query: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return the cosine (b,) of unit rows (b, d) with a unit query (d,), summed in float32 or better.
+    """Return the cosine (b,) of rows (b, d) with a query (d,), to about 2e-7.
 
-    float16 rows are compared as they lie: numpy would first make a float32 copy, at a thirtieth of the speed.
+    The lengths are divided by, though rows are of unit length: rounded to float16 they are that to 3e-4 only, and an
+    image would not quite resemble itself. float16 rows are compared as they lie; numpy would first make a float32 copy.
     """
     if not len(features):
         return np.empty(0, np.float32)
-    return np.asarray(numkong.cdist(features, query[None], "dot"), np.float32).ravel()
+    return 1 - np.asarray(numkong.cdist(features, query[None], "angular"), np.float32).ravel()
 
 
 def nearest(query: NDArray[np.float16], blocks: Iterable[Block], probed: Sequence[int], k: int) -> Hits:

@@ -31,12 +31,16 @@ from catdb.checksum import checksum
 from catdb.errors import ShardDamaged
 
 FORMAT = 1
-_COLUMNS: dict[str, tuple[np.dtype[Any], int]] = {"features": (np.dtype("<f2"), 2), "image_id": (np.dtype("<i8"), 1), "categories": (np.dtype("<i4"), 2)}
+_COLUMNS: dict[str, tuple[np.dtype[Any], int]] = {
+    "features": (np.dtype("<f2"), 2),
+    "image_id": (np.dtype("<i8"), 1),
+    "categories": (np.dtype("<i4"), 2),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a shard, in rising order of image id; memory maps of the file when they come from :func:`load`."""
+    """Rows of a shard, in rising order of image id; views of one memory map of the file when :func:`load` made them."""
 
     features: NDArray[np.float16]  # (n, d)
     image_ids: NDArray[np.int64]  # (n,)
@@ -87,25 +91,27 @@ def verify(path: str, size: int, expected: int) -> None:
 def load(path: str, category: str) -> Rows:
     """Map a verified shard into memory.
 
-    Raises ShardDamaged where the file is no shard of this category in the format above.
+    Raises ShardDamaged where the file is no shard of this category in the format above (one without rows is none:
+    such a category has no file), OSError where it cannot be opened.
     """
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            if int(file.attrs["format"]) != FORMAT or file.attrs["category"] != category:
-                raise ShardDamaged(f"{path}: not a shard of {category} in format {FORMAT}")
-            maps = [_map(path, file, name) for name in _COLUMNS]
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise ShardDamaged(f"{path}: {error}") from error
-    features, image_ids, categories = maps
+    with open(path, "rb") as raw:
+        try:
+            whole = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            with h5py.File(path, "r", locking=False) as file:
+                if int(file.attrs["format"]) != FORMAT or file.attrs["category"] != category:
+                    raise ShardDamaged(f"{path}: not a shard of {category} in format {FORMAT}")
+                features, image_ids, categories = (_view(path, whole, file, name) for name in _COLUMNS)
+        except ShardDamaged:
+            raise
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ShardDamaged(f"{path}: {error}") from error
     if not len(features) == len(image_ids) == len(categories):
         raise ShardDamaged(f"{path}: its datasets differ in length")
     return Rows(features, image_ids, categories)
 
 
-def _map(path: str, file: h5py.File, name: str) -> NDArray[Any]:
-    """Map one dataset, or raise ShardDamaged where it is anything but a plain contiguous array of its type."""
+def _view(path: str, whole: mmap.mmap, file: h5py.File, name: str) -> NDArray[Any]:
+    """View one dataset, or raise ShardDamaged where it is anything but a plain contiguous array of its type."""
     dtype, dimensions = _COLUMNS[name]
     link = file.get(name, getlink=True)
     dataset = file[name] if isinstance(link, h5py.HardLink) else None
@@ -119,4 +125,4 @@ def _map(path: str, file: h5py.File, name: str) -> NDArray[Any]:
         or dataset.id.get_offset() is None
     ):
         raise ShardDamaged(f"{path}: {name} is not a contiguous {dtype} array of {dimensions} dimensions")
-    return np.memmap(path, dtype, "r", offset=dataset.id.get_offset(), shape=dataset.shape)
+    return np.frombuffer(whole, dtype, dataset.size, dataset.id.get_offset()).reshape(dataset.shape)

@@ -13,9 +13,10 @@
 3. *Read*: one snapshot of the catalog says which files, which waiting rows and which dead rows make up a category.
    A file is checked by size and checksum once per process, before it is used. One that fails is not used: the
    category's rows are taken from the catalog instead, with the same answers, and the snapshot says so.
-4. *Recover*: the first writer of a process, and every writer after one that died, first makes a commit and forces the
-   directories to the disk, and then unlinks files that the catalog does not know. (The dead writer may have committed
-   what it never forced; that must not be acted upon.)
+4. *Recover*: the first writer of a process, and every writer after one that died or failed half-way, first makes a
+   commit and forces the directories to the disk, and then unlinks files that the catalog does not know. (The dead
+   writer may have committed what it never forced; that must not be acted upon.) A writer writes its name into LOCK and
+   takes it out again only when it leaves nothing behind: a name in a LOCK that nobody holds asks for this step.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -35,9 +37,17 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from catdb import shard
-from catdb.catalog import Catalog, Load, Pointer, Put, Survey
+from catdb.catalog import Catalog, Load, Pointer, Put, Survey, clear_errors
 from catdb.checksum import checksum
-from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseNotFound, DatabaseReadOnly, ShardDamaged, StorageError
+from catdb.errors import (
+    CatdbError,
+    DatabaseBusy,
+    DatabaseDamaged,
+    DatabaseNotFound,
+    DatabaseReadOnly,
+    ShardDamaged,
+    StorageError,
+)
 from catdb.images import Stamp
 from catdb.roots import is_removed
 from catdb.search import Block
@@ -46,8 +56,8 @@ from catdb.shard import Rows
 GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
 PER_COMMIT = 64  # shards made anew in one commit
 _LEAST = 64  # waiting rows below which an existing shard is left alone
-_SHARE = 0.25  # waiting rows, as a share of the shard, that are worth a new file
-_DEAD = 0.20  # dead rows, likewise
+_SHARE = Fraction(1, 4)  # waiting rows, as a share of the shard, that are worth a new file
+_DEAD = Fraction(1, 5)  # dead rows, likewise
 _WIDTH = 4  # categories of an image, at most
 
 
@@ -58,7 +68,7 @@ def due(load: Load, has_shard: bool, *, at_rest: bool) -> bool:
     if at_rest and not has_shard:
         return load.pending > 0
     least = 1 if at_rest else _LEAST
-    return load.pending >= max(least, _SHARE * load.rows)
+    return load.pending >= least and load.pending >= _SHARE * load.rows
 
 
 class Store:
@@ -70,7 +80,7 @@ class Store:
         self._wait = wait
         self._lock = FileLock(os.path.join(self.path, "LOCK"), fallback_to_soft=False)
         self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
-        self._depth = 0
+        self._holding = False
         self._writer: Catalog | None = None
         self._recovered = False
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
@@ -84,9 +94,9 @@ class Store:
     def exists(self) -> bool:
         """Say whether there is a database here, as far as it was ever finished."""
         try:
-            with self._reader() as catalog:
-                return catalog.format() > 0
-        except (DatabaseNotFound, DatabaseReadOnly):
+            with self._reader():
+                return True
+        except DatabaseNotFound:
             return False
 
     def create(self, meta: Mapping[str, object], categories: Sequence[tuple[str, str]]) -> None:
@@ -99,19 +109,27 @@ class Store:
             catalog = self._open_writer()
             if not catalog.format():
                 catalog.create(meta, categories)
-                _force_directory(self.path)
-                _force_directory(os.path.dirname(self.path))
+                with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
+                    _force_directory(os.path.dirname(self.path))
+            self._recover(catalog)
 
     def close(self) -> None:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
+        self._close_readers()
+        if self._writer and self._writer.is_current():
+            with suppress(CatdbError), self._held():
+                self._close_writer()
+        self._close_writer()  # where another process writes, it has the log in its hands, and this writes nothing back
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer:
+            writer.close()
+
+    def _close_readers(self) -> None:
         with suppress(Empty):
             while True:
                 self._readers.get_nowait().close()
-        if self._writer:
-            with suppress(DatabaseBusy), self._held():  # where another process writes, the log stays in its hands
-                pass
-            self._writer.close()
-            self._writer = None
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -122,9 +140,11 @@ class Store:
             raise DatabaseReadOnly(f"{self.path}: opened for reading (mode 'r')")
         if not os.path.exists(self._catalog_path):
             raise DatabaseNotFound(f"{self.path}: there is no database here")
-        with self._held() as crashed:
+        with self._held(), clear_errors(self._catalog_path):
             catalog = self._open_writer()
-            if crashed or not self._recovered:
+            if not catalog.format():
+                raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
+            if not self._recovered:
                 self._recover(catalog)
             yield catalog
 
@@ -146,11 +166,11 @@ class Store:
         return outcomes
 
     @contextmanager
-    def _held(self) -> Iterator[bool]:
-        """Hold the lock; yields whether the last holder died with it."""
+    def _held(self) -> Iterator[None]:
+        """Hold the lock. Where the last holder left its name in it, what it left behind is still to be dropped."""
         with self._turn:
-            if self._depth:
-                yield False
+            if self._holding:
+                yield
                 return
             try:
                 self._lock.acquire(timeout=self._wait)
@@ -160,18 +180,21 @@ class Store:
                 ) from None
             except OSError as error:
                 raise DatabaseReadOnly(f"{self.path}: cannot lock it: {error.strerror or error}") from error
-            self._depth = 1
+            self._holding = True
             try:
-                crashed = bool(self._holder_text())
-                self._sign(
-                    f"{' '.join([os.path.basename(sys.argv[0] or 'python'), *sys.argv[1:2]])} (process "
-                    f"{os.getpid()} on {socket.gethostname()})"
-                )
-                yield crashed
+                if self._holder_text():
+                    self._recovered = False
+                words = " ".join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:2]])
+                try:
+                    self._sign(f"{words} (process {os.getpid()} on {socket.gethostname()})")
+                except OSError as error:
+                    raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost") from error
+                yield
             finally:
-                with suppress(OSError):
-                    self._sign("")
-                self._depth = 0
+                if self._recovered:
+                    with suppress(OSError):
+                        self._sign("")
+                self._holding = False
                 self._lock.release()
 
     def _sign(self, text: str) -> None:
@@ -190,19 +213,31 @@ class Store:
         return self._holder_text() or "another process"
 
     def _open_writer(self) -> Catalog:
+        if self._writer and not self._writer.is_current():
+            self._close_writer()  # the database was deleted, and may have been made anew: this connection leads nowhere
+            self._forget()
         if self._writer is None:
             self._writer = Catalog.writer(self._catalog_path)
-            self._writer.format()
         return self._writer
+
+    def _forget(self) -> None:
+        """Take nothing for granted that was learnt of a database that is there no more."""
+        self._recovered = False
+        self._verified = set()
+        self._categories = []
 
     def _recover(self, catalog: Catalog) -> None:
         """Make durable whatever a dead writer may have committed, then drop the files that no one knows."""
         with catalog.transaction():
             catalog.set_meta("opened", time.time())
-        _force_directory(os.path.join(self.path, "shards"))
-        _force_directory(self.path)
+        try:
+            os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
+            _force_directory(os.path.join(self.path, "shards"))
+            _force_directory(self.path)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
         for leftover in self.leftovers(catalog):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(leftover)
         self._recovered = True
         self.collect(catalog)
@@ -225,16 +260,17 @@ class Store:
 
     def collect(self, catalog: Catalog, grace: float = GRACE) -> None:
         """Unlink the files that were replaced at least ``grace`` seconds ago. Under the lock."""
-        garbage = catalog.garbage(time.time() - grace)
-        if not garbage:
-            return
-        for file in garbage:
-            with suppress(FileNotFoundError):
-                os.unlink(self.file(*file))
+        gone: list[tuple[int, int]] = []
+        for file in catalog.garbage(time.time() - grace):
+            with suppress(OSError):  # what cannot be unlinked now stays garbage
+                with suppress(FileNotFoundError):
+                    os.unlink(self.file(*file))
+                gone.append(file)
             with suppress(OSError):  # the category's directory, where this was its last file
                 os.rmdir(os.path.dirname(self.file(*file)))
-        with catalog.transaction():
-            catalog.drop_garbage(garbage)
+        if gone:
+            with catalog.transaction():
+                catalog.drop_garbage(gone)
 
     def file(self, category: int, generation: int) -> str:
         """Return the path of one generation of a category's shard."""
@@ -277,6 +313,7 @@ class Store:
         return len(categories)
 
     def _fold_group(self, catalog: Catalog, categories: Sequence[int]) -> None:
+        self._recovered = False  # until the commit: the files are known to no one
         generation = catalog.reserve_generations(len(categories))
         folders = [os.path.dirname(self.file(category, 0)) for category in categories]
         made: list[tuple[Pointer, NDArray[np.float32], list[int]]] = []
@@ -297,21 +334,25 @@ class Store:
                 made.append((pointer, mean(rows.features), waiting))
             for folder in folders:
                 _force_directory(folder)
+        except CatdbError:
+            raise
         except OSError as error:
-            # What was written is known to no one; the next writer that recovers drops it.
-            self._recovered = False
             raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
         with catalog.transaction():
             for category in emptied:
                 catalog.unpoint(category, time.time())
             for pointer, centroid, waiting in made:
                 catalog.point(pointer, centroid, waiting, time.time())
+        self._recovered = True
 
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
         """Return the living rows of a category in order of id: those of its shard, then those that wait."""
+        pointer = catalog.pointer(category)
+        if pointer:  # what is written anew gets a new checksum: no damage since the last look may slip through
+            self._verified.discard((category, pointer.generation))
         block = self._shard_block(catalog, category)
         if block is None:
-            waiting = sorted({*waiting, *(catalog.members(category) if catalog.pointer(category) else ())})
+            waiting = catalog.members(category) if pointer else waiting
         new = self.recorded(catalog, waiting)
         if block is None:
             return new
@@ -340,16 +381,34 @@ class Store:
     @contextmanager
     def _reader(self) -> Iterator[Catalog]:
         """Lend a reading connection of its own; several threads may hold one each."""
+        catalog = self._pooled_reader() or self._new_reader()
         try:
-            catalog = self._readers.get_nowait()
-        except Empty:
-            if not os.path.exists(self._catalog_path):
-                raise DatabaseNotFound(f"{self.path}: there is no database here") from None
-            catalog = Catalog.reader(self._catalog_path)
-        try:
-            yield catalog
+            with clear_errors(self._catalog_path):
+                yield catalog
         finally:
-            self._readers.put(catalog)
+            if catalog.frozen:
+                catalog.close()
+            else:
+                self._readers.put(catalog)
+
+    def _pooled_reader(self) -> Catalog | None:
+        with suppress(Empty):
+            catalog = self._readers.get_nowait()
+            if catalog.is_current():
+                return catalog
+            catalog.close()
+            self._close_readers()
+            self._forget()
+        return None
+
+    def _new_reader(self) -> Catalog:
+        if not os.path.exists(self._catalog_path):
+            raise DatabaseNotFound(f"{self.path}: there is no database here")
+        catalog = Catalog.reader(self._catalog_path)
+        if not catalog.format():
+            catalog.close()
+            raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
+        return catalog
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -362,13 +421,13 @@ class Store:
         return Survey(Catalog.reader(self._catalog_path))
 
     def _shard_block(self, catalog: Catalog, category: int) -> Block | None:
-        """Return the rows of a category's shard with its dead marked; None where there is none, or it is damaged."""
+        """Return the rows of a category's shard with its dead marked; None where there is none that can be read."""
         pointer = catalog.pointer(category)
         if pointer is None:
             return None
         try:
             rows = self._load(pointer)
-        except (ShardDamaged, FileNotFoundError):
+        except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
         return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
@@ -411,12 +470,12 @@ class Snapshot:
         """Return (categories (m,), centroids (m, d)) of all that hold images, if need be of rows that wait."""
         categories, centroids = self.catalog.centroids()
         known = set(categories.tolist())
-        for load in self.catalog.loads():
-            if load.category not in known and load.images:
-                rows = self.store.recorded(self.catalog, self.catalog.pending(load.category))
-                categories = np.append(categories, load.category)
-                centroids = np.append(centroids.reshape(-1, rows.features.shape[1]), mean(rows.features)[None], axis=0)
-        return categories, centroids
+        waiting = [x.category for x in self.catalog.loads() if x.category not in known and x.images]
+        if not waiting:
+            return categories, centroids
+        means = [mean(self.store.recorded(self.catalog, self.catalog.pending(c)).features) for c in waiting]
+        folded = centroids.reshape(-1, len(means[0]))
+        return np.append(categories, waiting), np.concatenate([folded, means])
 
 
 def mean(features: NDArray[np.float16]) -> NDArray[np.float32]:

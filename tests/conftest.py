@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -20,14 +21,21 @@ from catdb.backbones import Category, Embedding
 CATDB = str(Path(sys.executable).with_name("catdb"))
 
 
+@pytest.fixture(scope="session")
+def conversions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of converted networks, shared by all tests that do not make their own: a conversion takes seconds."""
+    return tmp_path_factory.mktemp("conversions")
+
+
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated(tmp_path: Path, conversions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the home folder, another database, or weights that lie about."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KERAS_HOME", str(home / "keras"))
-    for name in ("CATDB_DB", "CATDB_WEIGHTS", "CATDB_CACHE"):
+    monkeypatch.setenv("CATDB_CACHE", str(conversions))
+    for name in ("CATDB_DB", "CATDB_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
     work = tmp_path / "work"
     work.mkdir()
@@ -132,3 +140,11 @@ def run(*words: str | Path, env: dict[str, str] | None = None, cwd: Path | None 
         cwd=cwd,
         timeout=120,
     )
+
+
+def unprivileged() -> None:
+    """Before a child's exec: root may no longer read what is closed. It stays root, for Python may lie in its home."""
+    if os.getuid() == 0:
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
+                raise PermissionError("cannot drop a capability")

@@ -29,8 +29,8 @@ checkpoints; those by :meth:`Catalog.reader` can do neither (SQLite before 3.51.
 connections checkpoint at once).
 """
 
-from catdb.catalog.catalog import FORMAT, Catalog
+from catdb.catalog.catalog import FORMAT, Catalog, clear_errors
 from catdb.catalog.survey import Survey, Todo
 from catdb.catalog.values import Image, Load, Pointer, Put, Root
 
-__all__ = ["FORMAT", "Catalog", "Image", "Load", "Pointer", "Put", "Root", "Survey", "Todo"]
+__all__ = ["FORMAT", "Catalog", "Image", "Load", "Pointer", "Put", "Root", "Survey", "Todo", "clear_errors"]

@@ -6,6 +6,8 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from catdb.catalog.values import Image, Load, Pointer, Put, Root
 from catdb.checksum import checksum
-from catdb.errors import DatabaseDamaged, DatabaseReadOnly, StorageError
+from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly, StorageError
 from catdb.images import Stamp
 
 FORMAT = 1
@@ -47,12 +49,12 @@ CREATE TABLE failure(
     root INTEGER, path BLOB, size INTEGER, mtime_ns INTEGER, inode INTEGER, reason TEXT NOT NULL,
     PRIMARY KEY(root, path)) WITHOUT ROWID;
 CREATE TABLE removed(root INTEGER, path BLOB, PRIMARY KEY(root, path)) WITHOUT ROWID;
-CREATE TABLE exclude(glob TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE exclude(glob BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
 @contextmanager
-def _clear_errors(path: str) -> Iterator[None]:
+def clear_errors(path: str) -> Iterator[None]:
     """Turn SQLite's errors into catdb's, each with what to do about it."""
     try:
         yield
@@ -60,6 +62,8 @@ def _clear_errors(path: str) -> Iterator[None]:
         text = str(error)
         if "full" in text or "disk I/O" in text:
             raise StorageError(f"{path}: {text}; nothing is lost: free some space and run it again") from error
+        if "locked" in text:
+            raise DatabaseBusy(f"{path}: another program has it open; try again when it has finished") from error
         if "readonly" in text or "unable to open" in text:
             raise DatabaseReadOnly(f"{path}: {text}; check who may write there") from error
         raise StorageError(f"{path}: {text}") from error
@@ -75,53 +79,80 @@ def below(root: int, path: bytes) -> tuple[str, tuple[Any, ...]]:
     return "root = ? AND (path = ? OR path >= ? AND path < ?)", (root, path, path + b"/", path + b"0")
 
 
-class Catalog:
-    """One connection to the catalog; not to be used by two threads at once, nor carried across a fork."""
+def as_row(stamp: Stamp) -> tuple[int, int, int]:
+    """Return a stamp's three columns. Some file systems number inodes beyond the 63 bits that SQLite can hold."""
+    return stamp.size, stamp.mtime_ns, (stamp.inode + 2**63) % 2**64 - 2**63
 
-    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+
+def as_stamp(size: int, mtime_ns: int, inode: int) -> Stamp:
+    """Return the stamp that :func:`as_row` stored."""
+    return Stamp(size, mtime_ns, inode % 2**64)
+
+
+class Catalog:
+    """One connection to the catalog; not to be used by two threads at once, nor carried across a fork.
+
+    ``frozen``: it reads the file as it lies, and would never see what is committed after it was opened.
+    """
+
+    def __init__(self, path: str, connection: sqlite3.Connection, *, frozen: bool = False) -> None:
         self.path = path
         self.sql = connection
+        self.frozen = frozen
+        self._file = _identity(path)
 
     # --- opening ------------------------------------------------------------------------------------------------
 
     @classmethod
     def writer(cls, path: str) -> Catalog:
         """Open for writing, creating an empty file where there is none. Only under the database's lock."""
-        with _clear_errors(path):
+        with clear_errors(path):
             sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            sql.execute("PRAGMA journal_mode=WAL")
-            sql.execute("PRAGMA synchronous=FULL")
-            sql.execute("PRAGMA secure_delete=OFF")  # on in some builds, where it doubles what is written
-            return cls(path, sql)
+            try:
+                catalog = cls(path, sql)
+                catalog.format()  # before anything is written to a file that may not be ours
+                for setting in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=OFF"):
+                    sql.execute(f"PRAGMA {setting}")  # secure_delete is on in some builds and doubles what is written
+            except BaseException:
+                sql.close()
+                raise
+            return catalog
 
     @classmethod
     def reader(cls, path: str) -> Catalog:
         """Open for reading. A closed catalog in a directory that cannot be written to is read as it lies."""
         uri = "file:" + quote(os.fsencode(os.path.abspath(path)))
-        frozen = not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
-        if frozen and not (os.path.exists(path + "-wal") and os.path.getsize(path + "-wal")):
-            uri += "?immutable=1"
-        else:
-            uri += "?mode=ro"
-        with _clear_errors(path):
+        frozen = not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK) and not _has_log(path)
+        uri += "?immutable=1" if frozen else "?mode=ro"
+        with clear_errors(path):
             sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-            catalog = cls(path, sql)
-            catalog.format()
+            try:
+                catalog = cls(path, sql, frozen=frozen)
+                catalog.format()
+            except BaseException:
+                sql.close()
+                raise
             return catalog
 
+    def is_current(self) -> bool:
+        """Say whether the path still leads to the file that was opened, and not to one made anew, or nowhere."""
+        return _identity(self.path) == self._file
+
     def close(self) -> None:
-        with _clear_errors(self.path):
+        with clear_errors(self.path):
             self.sql.close()
 
     def format(self) -> int:
         """Return the format's number, 0 for an empty catalog. DatabaseDamaged where it is none that we know."""
-        with _clear_errors(self.path):
-            found = self._one("PRAGMA user_version")
-            if found not in (0, FORMAT):
+        with clear_errors(self.path):
+            if not self._one("SELECT count(*) FROM sqlite_schema"):
+                return 0
+            if self._one("PRAGMA application_id") != _APPLICATION:
+                raise DatabaseDamaged(f"{self.path}: an SQLite file, but not a catdb catalog; use another directory")
+            found = int(self._one("PRAGMA user_version"))
+            if found != FORMAT:
                 raise DatabaseDamaged(f"{self.path}: format {found}, this catdb reads {FORMAT}; install a newer catdb")
-            if found and self._one("PRAGMA application_id") != _APPLICATION:
-                raise DatabaseDamaged(f"{self.path}: an SQLite file, but not a catdb catalog")
-            return int(found)
+            return found
 
     def create(self, meta: Mapping[str, Any], categories: Iterable[tuple[str, str]]) -> None:
         """Make the tables and fill in what the database is, all in one commit."""
@@ -138,7 +169,7 @@ class Catalog:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside becomes durable at once at the end, or not at all."""
-        with _clear_errors(self.path):
+        with clear_errors(self.path):
             self.sql.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -150,10 +181,11 @@ class Catalog:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything read inside is of one moment."""
-        with _clear_errors(self.path):
+        """Everything read inside is of one moment: the one at which it begins."""
+        with clear_errors(self.path):
             self.sql.execute("BEGIN")
             try:
+                self._one("SELECT count(*) FROM sqlite_schema")  # BEGIN alone takes no snapshot: the first read does
                 yield
             finally:
                 if self.sql.in_transaction:
@@ -176,11 +208,11 @@ class Catalog:
         return list(self.sql.execute("SELECT id, name FROM category ORDER BY number"))
 
     def excludes(self) -> list[str]:
-        return [glob for (glob,) in self.sql.execute("SELECT glob FROM exclude ORDER BY glob")]
+        return [os.fsdecode(glob) for (glob,) in self.sql.execute("SELECT glob FROM exclude ORDER BY glob")]
 
     def set_excludes(self, globs: Iterable[str]) -> None:
         self.sql.execute("DELETE FROM exclude")
-        self.sql.executemany("INSERT OR IGNORE INTO exclude VALUES(?)", ((glob,) for glob in globs))
+        self.sql.executemany("INSERT OR IGNORE INTO exclude VALUES(?)", ((os.fsencode(glob),) for glob in globs))
 
     # --- roots --------------------------------------------------------------------------------------------------
 
@@ -228,7 +260,8 @@ class Catalog:
     def paths_of(self, root: int) -> list[bytes]:
         """Return the paths in a root that are known: its images, and its files that could not be read."""
         rows = self.sql.execute(
-            "SELECT path FROM image WHERE root = ?1 UNION SELECT path FROM failure WHERE root = ?1 ORDER BY path", (root,)
+            "SELECT path FROM image WHERE root = ?1 UNION SELECT path FROM failure WHERE root = ?1 ORDER BY path",
+            (root,),
         )
         return [path for (path,) in rows]
 
@@ -261,7 +294,7 @@ class Catalog:
             ).fetchall()
             categories, probabilities = zip(*members, strict=True) if members else ((), ())
             number, root, path, size, mtime_ns, inode, digest, width, height = row
-            stamp = Stamp(size, mtime_ns, inode)
+            stamp = as_stamp(size, mtime_ns, inode)
             yield Image(number, root, path, stamp, digest, width, height, categories, probabilities)
 
     def vector(self, image: int) -> NDArray[np.float16] | None:
@@ -275,7 +308,7 @@ class Catalog:
         Whatever was known of its path is superseded. Safe to repeat, and safe when another process was there first.
         """
         self.sql.execute("DELETE FROM failure WHERE root = ? AND path = ?", (item.root, item.path))
-        stamp = (item.stamp.size, item.stamp.mtime_ns, item.stamp.inode)
+        stamp = as_row(item.stamp)
         known = self.sql.execute(
             "SELECT id, digest FROM image WHERE root = ? AND path = ?", (item.root, item.path)
         ).fetchone()
@@ -298,7 +331,8 @@ class Catalog:
 
     def _insert(self, item: Put, stamp: tuple[int, int, int]) -> None:
         image = self.sql.execute(
-            "INSERT INTO image(root, path, size, mtime_ns, inode, digest, width, height) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO image(root, path, size, mtime_ns, inode, digest, width, height)"
+            " VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
             (item.root, item.path, *stamp, item.digest, item.width, item.height),
         ).lastrowid
         data = np.asarray(item.vector, "<f2").tobytes()
@@ -321,7 +355,7 @@ class Catalog:
 
     def fail(self, root: int, path: bytes, reason: str, stamp: Stamp | None) -> None:
         """Record that a file could not be read. With a stamp its content is known to be bad: its image goes."""
-        values = (stamp.size, stamp.mtime_ns, stamp.inode) if stamp else (None, None, None)
+        values = as_row(stamp) if stamp else (None, None, None)
         self.sql.execute("INSERT OR REPLACE INTO failure VALUES(?, ?, ?, ?, ?, ?)", (root, path, *values, reason))
         known = self._one("SELECT id FROM image WHERE root = ? AND path = ?", root, path)
         if stamp and known:
@@ -493,6 +527,25 @@ class Catalog:
         counts = [(name, int(self._one(statement))) for name, statement in checks.items()]
         return [(name, count) for name, count in counts if count]
 
-    def memberships(self) -> dict[int, int]:
-        """Return how many images have each category, by the table of members."""
-        return dict(self.sql.execute("SELECT category, count(*) FROM member GROUP BY category"))
+    def memberships(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield (category, the ids of its images, rising) by category, in one pass over the table of members."""
+        rows = self.sql.execute("SELECT category, image FROM member ORDER BY category, image")
+        for category, group in groupby(rows, itemgetter(0)):
+            yield category, [image for _, image in group]
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells the file at a path from one that takes its place. It is not used again while it is open."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _has_log(path: str) -> bool:
+    """Say whether there are commits that the catalog's own file does not hold yet."""
+    try:
+        return os.path.getsize(path + "-wal") > 0
+    except FileNotFoundError:
+        return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from catdb.catalog.catalog import PAGE, Catalog, below
+from catdb.catalog.catalog import PAGE, Catalog, as_row, as_stamp, below, clear_errors
 from catdb.images import Stamp
 
 _SCHEMA = """
@@ -36,8 +37,9 @@ class Survey:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._sql = catalog.sql
-        for statement in _SCHEMA.split(";"):
-            self._sql.execute(statement)
+        with clear_errors(catalog.path):
+            for statement in _SCHEMA.split(";"):
+                self._sql.execute(statement)
 
     def close(self) -> None:
         self._catalog.close()
@@ -52,37 +54,29 @@ class Survey:
 
     def found(self, rows: Iterable[Todo]) -> None:
         """Report what is there; the same path twice counts once."""
-        self._sql.execute("BEGIN")
-        self._sql.executemany(
-            "INSERT OR IGNORE INTO found(root, path, size, mtime_ns, inode, reason) VALUES(?, ?, ?, ?, ?, ?)",
-            (
-                (
-                    t.root,
-                    t.path,
-                    *((t.stamp.size, t.stamp.mtime_ns, t.stamp.inode) if t.stamp else (None,) * 3),
-                    t.reason,
-                )
-                for t in rows
-            ),
-        )
-        self._sql.execute("COMMIT")
+        with self._catalog.snapshot():
+            self._sql.executemany(
+                "INSERT OR IGNORE INTO found(root, path, size, mtime_ns, inode, reason) VALUES(?, ?, ?, ?, ?, ?)",
+                ((t.root, t.path, *(as_row(t.stamp) if t.stamp else (None,) * 3), t.reason) for t in rows),
+            )
+            self._sql.execute("COMMIT")
 
     def settle(self) -> None:
         """Compare, once everything has been reported."""
         with self._catalog.snapshot():
+            # An image that was out of reach for a while has a failure beside it, which only another look can take away.
             self._sql.execute(
-                "INSERT INTO todo SELECT number FROM found f WHERE NOT EXISTS (SELECT 1 FROM image i"
-                f" WHERE i.root = f.root AND i.path = f.path AND {_SAME.format('i')}) AND NOT EXISTS (SELECT 1"
+                "INSERT INTO todo SELECT number FROM found f WHERE (NOT EXISTS (SELECT 1 FROM image i"
+                f" WHERE i.root = f.root AND i.path = f.path AND {_SAME.format('i')}) OR EXISTS (SELECT 1"
+                " FROM failure x WHERE x.root = f.root AND x.path = f.path)) AND NOT EXISTS (SELECT 1"
                 f" FROM failure x WHERE x.root = f.root AND x.path = f.path AND {_SAME.format('x')})"
             )
-            for root, path in self._sql.execute("SELECT root, path FROM scope").fetchall():
-                where, values = below(root, path)
+            for where, values in self._below("scope"):
                 self._sql.execute(f"INSERT OR IGNORE INTO gone SELECT id, root, path FROM image WHERE {where}", values)
             self._sql.execute(
                 "DELETE FROM gone WHERE EXISTS (SELECT 1 FROM found f WHERE f.root = gone.root AND f.path = gone.path)"
             )
-            for root, path in self._sql.execute("SELECT root, path FROM unlisted").fetchall():
-                where, values = below(root, path)
+            for where, values in self._below("unlisted"):
                 self._sql.execute(f"DELETE FROM gone WHERE {where}", values)
             self._sql.execute("COMMIT")  # keeps the temporary tables; nothing else was written
 
@@ -99,7 +93,7 @@ class Survey:
             (last, PAGE),
         ).fetchall():
             for _, root, path, size, mtime_ns, inode, reason in page:
-                yield Todo(root, path, None if size is None else Stamp(size, mtime_ns, inode), reason)
+                yield Todo(root, path, None if size is None else as_stamp(size, mtime_ns, inode), reason)
             last = page[-1][0]
 
     def gone(self) -> Iterator[tuple[int, int, bytes]]:
@@ -120,13 +114,17 @@ class Survey:
 
     def stale_failures(self) -> list[tuple[int, bytes]]:
         """Return (root, path) of recorded failures in scope whose file was not found."""
-        stale: list[tuple[int, bytes]] = []
-        for root, path in self._sql.execute("SELECT root, path FROM scope").fetchall():
-            where, values = below(root, path)
-            stale += self._sql.execute(
-                f"SELECT root, path FROM failure x WHERE {where} AND NOT EXISTS (SELECT 1 FROM found f"
-                " WHERE f.root = x.root AND f.path = x.path) AND NOT EXISTS (SELECT 1 FROM unlisted u"
-                " WHERE u.root = x.root AND substr(x.path, 1, length(u.path)) = u.path)",
-                values,
-            ).fetchall()
-        return stale
+        failures = (
+            "SELECT root, path FROM failure x WHERE {} AND NOT EXISTS"
+            " (SELECT 1 FROM found f WHERE f.root = x.root AND f.path = x.path)"
+        )
+        stale = {
+            row for where, values in self._below("scope") for row in self._sql.execute(failures.format(where), values)
+        }
+        for where, values in self._below("unlisted"):
+            stale.difference_update(self._sql.execute(failures.format(where), values))
+        return sorted(stale)
+
+    def _below(self, table: str) -> list[tuple[str, tuple[Any, ...]]]:
+        """Return the condition, with its values, for each path in ``scope`` or ``unlisted``."""
+        return [below(*row) for row in self._sql.execute(f"SELECT root, path FROM temp.{table}").fetchall()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ def on_examples() -> int:
     say("catdb: rendering example images")
     render(place / "images")
     asked = queries(place / "queries")
-    with _built(str(place / "demo.catdb"), str(place / "images")) as store:
+    store, _ = _built(str(place / "demo.catdb"), str(place / "images"))
+    with store:
         _show(store, [str(path) for path in asked], str(place / "contact-sheet.png"))
     click.echo(f"\nimages and database: {show(str(place))}")
     click.echo("next: try it on your own images:  catdb demo FOLDER")
@@ -37,20 +39,23 @@ def on_examples() -> int:
 def on_folder(folder: str, db: str | None) -> int:
     """Build (or bring in step) a person's own folder and show the round trip; the database is kept."""
     path = os.path.abspath(db or nearest() or ".catdb")
-    with _built(path, folder) as store:
-        images = list(store)
-        if not images:
+    store, failed = _built(path, folder)
+    with store:
+        count = len(store)
+        if not count:
             say(f"catdb: {show(folder)}: no image could be indexed")
             return 1
-        chosen = [images[len(images) * part // 6] for part in (1, 3, 5)] if len(images) >= 6 else images[:3]
+        places = {count * part // 6 for part in (1, 3, 5)}
+        chosen = [image for number, image in enumerate(store) if number in places]
         _show(store, chosen, os.path.join(path, "contact-sheet.png"))
     click.echo(f"\ndatabase: {show(path)}")
-    click.echo(f"next:  catdb search --db {show(path)} IMAGE")
-    return 0
+    click.echo(f"next:  catdb search --db {show(shlex.quote(path))} IMAGE")
+    return 3 if failed else 0
 
 
-def _built(path: str, folder: str) -> Database:
-    """Return a database of the folder, with the default network where its weights can be had, else classic."""
+def _built(path: str, folder: str) -> tuple[Database, int]:
+    """Return a database of the folder, with the default network where its weights can be had, else classic; and how
+    many files failed."""
     store = Database(path, notice=notice)
     try:
         with Bar() as bar:
@@ -64,7 +69,7 @@ def _built(path: str, folder: str) -> Database:
             report = store.build(folder, progress=bar)
     report_troubles(report)
     click.echo(f"built: {summary(report)}\n")
-    return store
+    return store, len(report.failed)
 
 
 def _show(store: Database, asked: Sequence[str], sheet: str) -> None:

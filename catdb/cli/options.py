@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _NAME = ".catdb"
 Command = Callable[..., Any]
 
-path_type = click.Path(path_type=str)
+path_type = click.Path(path_type=str, readable=False)  # a closed one is told of like any other that cannot be read
 database = click.option(
     "--db",
     metavar="DIR",

@@ -24,7 +24,10 @@ def show(path: str) -> str:
 
 def say(line: str) -> None:
     """Print a line for people: on stderr, so that stdout holds the data alone."""
-    click.echo(line, err=True)
+    if "tqdm" in sys.modules and sys.stderr is not None:  # a bar may be drawn: above it, then
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    else:
+        click.echo(line, err=True)
 
 
 def notice(line: str) -> None:

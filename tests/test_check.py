@@ -1,0 +1,246 @@
+"""Check and repair: every kind of damage is found under its name, and what can be healed is healed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stock import answers, delete, fill, make, put, shards, unit
+
+from catdb import shard
+from catdb.catalog import Catalog
+from catdb.check import check, repair
+from catdb.checksum import checksum
+from catdb.shard import Rows
+from catdb.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Thirty images in ten shards, three that wait, two that are dead."""
+    store = make(tmp_path / "db")
+    fill(store, range(30))
+    store.fold_all()
+    fill(store, range(30, 33))
+    delete(store, 1, 2)
+    yield store
+    store.close()
+
+
+def kinds(store: Store) -> set[str]:
+    return {problem.kind for problem in check(store).problems}
+
+
+def spoil(store: Store, statement: str, *values: object) -> None:
+    with store.writing() as catalog:
+        catalog.sql.execute(statement, values)
+
+
+def replace_shard(store: Store, category: int, change: Callable[[Rows], Rows]) -> None:
+    """Put other rows into a category's file, under a pointer with the right size and checksum."""
+    with store.writing() as catalog:
+        pointer = catalog.pointer(category)
+        assert pointer is not None
+        path = store.file(category, pointer.generation)
+        data = shard.encode(f"c{category}", change(shard.load(path, f"c{category}")))
+        os.unlink(path)
+        shard.write(path, data)
+        catalog.sql.execute(
+            "UPDATE shard SET bytes = ?, checksum = ? WHERE category = ?", (len(data), checksum(data), category)
+        )
+
+
+def test_a_sound_database_is_ok(store: Store, tmp_path: Path) -> None:
+    assert check(store).ok
+    assert repair(store) == 0
+    store.fold_all()
+    assert check(store).ok
+    empty = make(tmp_path / "empty")
+    assert (check(empty).ok, repair(empty)) == (True, 0)
+    empty.close()
+
+
+def test_a_file_that_nobody_knows_is_a_leftover_and_no_problem(store: Store) -> None:
+    files = [Path(store.path, "shards", name) for name in ("stray", "c1/99.h5", "c1/99.h5.part")]
+    for file in files:
+        file.touch()
+    found = check(store)
+    assert (found.ok, found.leftovers) == (True, tuple(sorted(map(str, files))))
+
+
+def test_a_replaced_shard_is_no_leftover_until_it_is_collected(store: Store) -> None:
+    store.fold_all()
+    assert check(store).leftovers == ()
+
+
+SHARD: dict[str, Callable[[Path], object]] = {
+    "bytes": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\1"),
+    "size": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "missing": Path.unlink,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", SHARD.values(), ids=SHARD.keys())
+def test_damage_to_a_file_is_found_and_healed_byte_for_byte(store: Store, damage: Callable[[Path], object]) -> None:
+    before, whole = answers(store), shards(store)
+    with store.snapshot() as snapshot:
+        pointer = snapshot.catalog.pointer(3)
+        assert pointer is not None
+        place = Path(store.file(3, pointer.generation))
+        rows = shard.load(str(place), "c3")
+    damage(place)
+    [problem] = check(store).problems
+    assert (problem.kind, problem.where) == ("shard", str(place))
+    assert repair(store) == 1
+    assert check(store).ok
+    assert answers(store) == before
+    [(name, healed)] = [(name, data) for name, data in shards(store).items() if name not in whole]
+    assert name.startswith("c3/")
+    with store.snapshot() as snapshot:
+        living = [image for image in rows.image_ids.tolist() if snapshot.catalog.image(image)]
+        living = sorted({*living, *snapshot.catalog.members(3)})
+        assert healed == shard.encode("c3", store.recorded(snapshot.catalog, living))
+
+
+ROWS: dict[str, Callable[[Rows], Rows]] = {
+    "another vector": lambda rows: Rows(np.roll(rows.features, 1, axis=0), rows.image_ids, rows.categories),
+    "another image": lambda rows: Rows(rows.features, rows.image_ids + 1000, rows.categories),
+    "a row less": lambda rows: Rows(rows.features[1:], rows.image_ids[1:], rows.categories[1:]),
+    "another order": lambda rows: Rows(rows.features[::-1], rows.image_ids[::-1], rows.categories[::-1]),
+}
+
+
+@pytest.mark.parametrize("change", ROWS.values(), ids=ROWS.keys())
+def test_rows_that_are_not_those_of_the_catalog_are_found_under_any_checksum(
+    store: Store, change: Callable[[Rows], Rows]
+) -> None:
+    before = answers(store)
+    replace_shard(store, 3, change)
+    assert kinds(store) == {"shard"}
+    assert repair(store) == 1
+    assert check(store).ok
+    assert answers(store) == before
+
+
+RECORD: dict[str, tuple[str, str]] = {
+    "bytes": ("UPDATE vector SET data = zeroblob(24) WHERE image = ?", "its checksum is not"),
+    "checksum": ("UPDATE vector SET checksum = checksum + 1 WHERE image = ?", "its checksum is not"),
+    "length": ("UPDATE vector SET data = substr(data, 1, 22) WHERE image = ?", "it has 22 bytes, not 24"),
+}
+
+
+@pytest.mark.parametrize(("statement", "detail"), RECORD.values(), ids=RECORD.keys())
+def test_a_damaged_vector_is_found_and_taken_back_from_a_shard(store: Store, statement: str, detail: str) -> None:
+    before = answers(store)
+    spoil(store, statement, 7)
+    [problem] = [problem for problem in check(store).problems if problem.kind == "vector"]
+    assert problem.where == "image 7" and problem.detail.startswith(detail)
+    repair(store)
+    assert check(store).ok
+    assert answers(store) == before
+    with store.snapshot() as snapshot:
+        vector = snapshot.catalog.vector(7)
+        assert vector is not None and vector.tolist() == unit(6).tolist()
+
+
+def test_a_damaged_vector_that_no_shard_holds_makes_its_image_new_to_the_next_build(store: Store) -> None:
+    before = answers(store)[0]
+    spoil(store, "UPDATE vector SET data = zeroblob(24) WHERE image = 32")
+    assert kinds(store) == {"vector"}
+    repair(store)
+    assert check(store).ok
+    assert sorted(answers(store)[0]) == sorted(set(before) - {32})
+    assert store.commit([put(31)]) == ["added"]
+
+
+def test_a_damaged_vector_beside_a_damaged_shard_is_taken_from_another_shard(store: Store) -> None:
+    before = answers(store)
+    spoil(store, "UPDATE vector SET data = zeroblob(24) WHERE image = 7")
+    with store.snapshot() as snapshot:
+        [first, *_] = [p for p in snapshot.catalog.pointers() if p.category == 6]
+    os.unlink(store.file(first.category, first.generation))
+    assert kinds(store) == {"vector", "shard"}
+    assert repair(store) == 1
+    assert check(store).ok
+    assert answers(store) == before
+
+
+@pytest.mark.parametrize("length", [0.0, 0.9, 1.1, float("nan"), float("inf")])
+def test_a_vector_that_is_no_unit_vector_is_found(store: Store, length: float) -> None:
+    data = np.full(12, length / 12**0.5, np.float16).tobytes()
+    spoil(store, "UPDATE vector SET data = ?, checksum = ? WHERE image = 32", data, checksum(data))
+    [problem] = check(store).problems
+    assert (problem.kind, problem.where) == ("vector", "image 32")
+    assert problem.detail.endswith("not 1")
+
+
+def test_a_member_that_was_deleted_is_found(store: Store) -> None:
+    spoil(store, "DELETE FROM member WHERE image = 7 AND category = 6")
+    assert kinds(store) == {"count", "shard"}
+
+
+def test_a_row_that_ought_to_wait_is_found_and_healed(store: Store) -> None:
+    before = answers(store)
+    spoil(store, "DELETE FROM pending WHERE image = 32")
+    assert kinds(store) == {"count", "shard"}
+    assert repair(store) == 4
+    assert check(store).ok
+    assert answers(store) == before
+
+
+def test_a_row_that_ought_to_wait_beside_no_shard_is_found_and_healed(store: Store) -> None:
+    with store.writing() as catalog:
+        store.unpoint(catalog, [3])
+    before = answers(store)
+    spoil(store, "DELETE FROM pending WHERE category = 3 AND image > 20")
+    assert kinds(store) == {"count"}
+    assert repair(store) == 1
+    assert check(store).ok
+    assert answers(store) == before
+
+
+def test_a_stray_tombstone_is_found_and_healed(store: Store) -> None:
+    before = answers(store)
+    spoil(store, "INSERT INTO tombstone VALUES(6, 7)")
+    assert kinds(store) == {"count", "catalog", "shard"}
+    repair(store)
+    assert check(store).ok
+    assert answers(store) == before
+
+
+def test_a_tombstone_of_a_category_that_holds_nothing_is_found_and_healed(tmp_path: Path) -> None:
+    store = make(tmp_path / "other")
+    spoil(store, "INSERT INTO tombstone VALUES(6, 7)")
+    assert kinds(store) == {"count"}
+    repair(store)
+    assert check(store).ok
+    store.close()
+
+
+def test_rows_that_refer_to_nothing_are_found(store: Store) -> None:
+    spoil(store, "INSERT INTO vector SELECT 1000, data, checksum FROM vector WHERE image = 7")
+    spoil(store, "INSERT INTO pending VALUES(1, 1000)")
+    details = {problem.detail for problem in check(store).problems if problem.kind == "catalog"}
+    assert details == {"1 vectors without an image", "1 waiting rows without a membership"}
+
+
+def test_a_shard_that_is_replaced_while_the_check_runs_is_no_problem(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(Path(store.path))
+    vectors = Catalog.vectors
+
+    def meanwhile(catalog: Catalog) -> Iterator[tuple[int, bytes, int]]:
+        monkeypatch.setattr(Catalog, "vectors", vectors)
+        writer.fold_all()
+        with writer.writing() as other:
+            writer.collect(other, grace=0)
+        yield from vectors(catalog)
+
+    monkeypatch.setattr(Catalog, "vectors", meanwhile)
+    assert check(store).problems == ()
+    writer.close()

@@ -1,0 +1,203 @@
+"""Routing and top-k: whatever way the rows are cut into shards, the answer is that of one slow sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from catdb import shard
+from catdb.search import _CHUNK, Block, nearest, route, similarities, top
+from catdb.shard import Rows
+
+DIMENSION = 8
+NUMBER = 6  # categories
+
+
+class Stored(NamedTuple):
+    """A small collection: every image's vector and its categories, -1 where it has fewer than four."""
+
+    features: NDArray[np.float16]
+    categories: NDArray[np.int32]
+
+
+def unit(values: NDArray[np.floating]) -> NDArray[np.float16]:
+    return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float16)
+
+
+@st.composite
+def collections(draw: st.DrawFn) -> Stored:
+    count = draw(st.integers(0, 40))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    features = unit(random.normal(size=(count, DIMENSION)))
+    features[random.random(count) < 0.3] = features[:1]  # copies of one image tie with it
+    rows = [random.permutation(NUMBER)[:4] for _ in range(count)]
+    categories = np.array(rows, np.int32).reshape(count, 4)
+    widths = random.integers(1, 5, count)
+    categories[np.arange(4) >= widths[:, None]] = -1
+    return Stored(features, categories)
+
+
+def blocks(stored: Stored, probed: list[int], cuts: np.random.Generator, dead: set[int]) -> list[Block]:
+    """Cut the probed categories into blocks: a shard with dead rows, then two runs of waiting rows, perhaps empty."""
+    found = []
+    for category in probed:
+        held = np.flatnonzero((stored.categories == category).any(axis=1))
+        first, second = sorted(cuts.integers(0, len(held) + 1, 2).tolist())
+        for piece in (held[:first], held[first:second], held[second:]):
+            rows = Rows(stored.features[piece], piece.astype(np.int64) + 1, stored.categories[piece])
+            found.append(Block(category, rows, np.isin(piece, list(dead)) if dead else None))
+    return found
+
+
+def slow(stored: Stored, query: NDArray[np.float16], images: list[int]) -> dict[int, float]:
+    """The sentence that every search must agree with: the cosine of each distinct image with the query."""
+    return dict(zip([n + 1 for n in images], cosines(stored.features[images], query).tolist(), strict=True))
+
+
+def cosines(features: NDArray[np.float16], query: NDArray[np.float16]) -> NDArray[np.float64]:
+    rows, one = features.astype(np.float64), query.astype(np.float64)
+    return rows @ one / np.linalg.norm(rows, axis=1) / np.linalg.norm(one)
+
+
+@settings(max_examples=150, deadline=None)
+@given(stored=collections(), seed=st.integers(0, 2**32), k=st.integers(1, 50), data=st.data())
+def test_nearest_is_brute_force_over_the_distinct_images(
+    stored: Stored, seed: int, k: int, data: st.DataObject
+) -> None:
+    random = np.random.default_rng(seed)
+    probed = data.draw(st.permutations(range(NUMBER)))[: data.draw(st.integers(0, NUMBER))]
+    query = unit(random.normal(size=DIMENSION))
+    dead = set(np.flatnonzero(random.random(len(stored.features)) < 0.2).tolist())
+    images = [n for n, own in enumerate(stored.categories) if n not in dead and set(own.tolist()) & set(probed)]
+    expected = slow(stored, query, images)
+
+    hits = nearest(query, blocks(stored, probed, random, dead), probed, k)
+
+    assert hits.scanned == len(images)
+    assert len(hits.image_ids) == min(k, len(images)) == len(set(hits.image_ids.tolist()))
+    for image, similarity in zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True):
+        assert similarity == pytest.approx(np.clip(expected[image], -1, 1), abs=1e-5)
+    ranked = sorted(expected.values(), reverse=True)[:k]
+    np.testing.assert_allclose(hits.similarities, np.clip(ranked, -1, 1), atol=1e-5)
+    order = list(zip((-hits.similarities).tolist(), hits.image_ids.tolist(), strict=True))
+    assert order == sorted(order)
+    copies = [n + 1 for n in images if (stored.features[n] == stored.features[0]).all()]
+    shown = [n for n in hits.image_ids.tolist() if n in copies]
+    assert shown == copies[: len(shown)]  # of equals, those with the lowest ids, wherever the cut falls
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0]), max_size=30),
+    k=st.integers(1, 35),
+    seed=st.integers(0, 99),
+)
+def test_top_is_a_sort(values: list[float], k: int, seed: int) -> None:
+    image_ids = np.random.default_rng(seed).permutation(len(values)).astype(np.int64)
+    found, best = top(image_ids, np.array(values, np.float32), k)
+    expected = sorted(zip([-v for v in values], image_ids.tolist(), strict=True))[:k]
+    assert [(-b, i) for b, i in zip(best.tolist(), found.tolist(), strict=True)] == expected
+
+
+def test_nothing_probed_finds_nothing() -> None:
+    hits = nearest(unit(np.ones(DIMENSION)), [], [], 5)
+    assert (hits.image_ids.tolist(), hits.similarities.tolist(), hits.scanned) == ([], [], 0)
+
+
+def test_all_rows_dead_finds_nothing() -> None:
+    rows = Rows(unit(np.ones((3, DIMENSION))), np.arange(3), np.zeros((3, 4), np.int32))
+    hits = nearest(rows.features[0], [Block(0, rows, np.ones(3, bool))], [0], 5)
+    assert (hits.image_ids.tolist(), hits.scanned) == ([], 0)
+
+
+def test_a_similarity_never_leaves_minus_one_to_one() -> None:
+    features = np.full((2, DIMENSION), 0.354, np.float16)  # a little longer than 1
+    features[1] = -features[1]
+    rows = Rows(features, np.arange(2), np.zeros((2, 4), np.int32))
+    assert nearest(features[0], [Block(0, rows)], [0], 2).similarities.tolist() == [1.0, -1.0]
+
+
+def test_a_category_beyond_all_that_are_probed_is_not_mistaken_for_one() -> None:
+    rows = Rows(unit(np.ones((1, DIMENSION))), np.array([7]), np.array([[999, 2, -1, -1]], np.int32))
+    assert nearest(rows.features[0], [Block(2, rows)], [0, 2], 1).image_ids.tolist() == [7]
+
+
+def test_rows_that_are_chosen_from_several_chunks_keep_their_order() -> None:
+    count = 2 * _CHUNK + 5
+    random = np.random.default_rng(3)
+    stored = Stored(
+        unit(random.normal(size=(count, DIMENSION))), np.tile(np.array([0, 1, -1, -1], np.int32), (count, 1))
+    )
+    dead = random.random(count) < 0.1
+    rows = Rows(stored.features, np.arange(count) + 1, stored.categories)
+    hits = nearest(stored.features[0], [Block(0, rows, dead)], [0], 20)
+    expected = slow(stored, stored.features[0], np.flatnonzero(~dead).tolist())
+    assert hits.scanned == len(expected) == (~dead).sum()
+    for image, similarity in zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True):
+        assert similarity == pytest.approx(expected[image], abs=1e-5)
+    np.testing.assert_allclose(hits.similarities, sorted(expected.values(), reverse=True)[:20], atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+@pytest.mark.parametrize("dimension", [1, 12, 1280, 1536])
+def test_similarities_are_those_of_float64(count: int, dimension: int) -> None:
+    random = np.random.default_rng(count + dimension)
+    features, query = unit(random.normal(size=(count, dimension))), unit(random.normal(size=dimension))
+    found = similarities(features, query)
+    assert (found.dtype, found.shape) == (np.float32, (count,))
+    np.testing.assert_allclose(found, cosines(features, query), atol=2e-6)
+
+
+def test_rows_of_a_read_only_memory_map_are_compared_as_they_lie(tmp_path: Path) -> None:
+    features = unit(np.random.default_rng(5).normal(size=(50, DIMENSION)))
+    rows = Rows(features, np.arange(50), np.zeros((50, 4), np.int32))
+    shard.write(str(tmp_path / "1.h5"), shard.encode("c", rows))
+    loaded = shard.load(str(tmp_path / "1.h5"), "c")
+    assert not loaded.features.flags.writeable
+    assert similarities(loaded.features, features[3]).tolist() == similarities(features, features[3]).tolist()
+    mapped = np.memmap(tmp_path / "raw", np.float16, "w+", shape=features.shape)
+    mapped[:] = features
+    mapped.flush()
+    read = np.memmap(tmp_path / "raw", np.float16, "r", shape=features.shape)
+    assert similarities(read, features[3]).tolist() == similarities(features, features[3]).tolist()
+
+
+# --- routing ----------------------------------------------------------------------------------------------------
+
+AXES = np.eye(4, DIMENSION, dtype=np.float32)
+QUERY = unit(np.array([1, 3, 2, 0.5, 0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("own", "probes", "expected"),
+    [
+        ([9, 7], 1, [9]),
+        ([9, 7], 2, [9, 7]),
+        ([9, 7], 4, [9, 7, 11, 12]),  # then by centroid: 11 (3), 12 (2), 10 (1), 13 (0.5)
+        ([12, 9], 4, [12, 9, 11, 10]),
+        ([], 3, [11, 12, 10]),
+        ([9, 9, 7], 2, [9, 7]),
+        ([9], 100, [9, 11, 12, 10, 13]),
+    ],
+)
+def test_route_takes_the_own_first_then_the_nearest_centroids(own: list[int], probes: int, expected: list[int]) -> None:
+    assert route(own, np.arange(10, 14), AXES, QUERY, probes) == expected
+
+
+def test_route_goes_by_direction_and_not_by_length_of_a_centroid() -> None:
+    lengths = np.array([[100], [0.1], [1], [0]], np.float32)
+    assert route([], np.arange(10, 14), AXES * lengths, QUERY, 4) == [11, 12, 10, 13]
+
+
+def test_route_breaks_ties_by_category() -> None:
+    assert route([], np.arange(10, 14), np.ones((4, DIMENSION), np.float32), QUERY, 3) == [10, 11, 12]
+
+
+def test_route_without_centroids_is_the_own() -> None:
+    assert route([3, 1], np.empty(0, np.int64), np.empty((0, 0), np.float32), QUERY, 8) == [3, 1]
