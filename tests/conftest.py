@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,9 @@ def open_db(tmp_path: Path) -> Iterator[Callable[..., Database]]:
         database.close()
 
 
-def run(*words: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *words: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command ``catdb`` in a process of its own."""
     return subprocess.run(
         [CATDB, *map(str, words)],
@@ -148,3 +151,16 @@ def unprivileged() -> None:
         for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
             if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
                 raise PermissionError("cannot drop a capability")
+
+
+@contextmanager
+def child(script: str, *words: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a script in a process that can be interrupted, whatever started the tests, and is killed at the end."""
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's "&"
+    command = [sys.executable, "-c", heard + script, *map(str, words)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -32,7 +32,7 @@ Array = NDArray[np.uint8]
 
 def scene(height: int = 160, width: int = 240) -> Array:
     """A smooth image without any symmetry, (height, width, 3)."""
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     planes = (x * 255, y * 200 + 20, 127 + 120 * np.sin(4 * x + 2 * y * y))
     return np.stack(planes, axis=-1).astype(np.uint8)
 
