@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from catdb import backbones
 from catdb import check as checking
 from catdb.backbones import DEFAULT, PER_IMAGE, Embedder, Engine, Recipe, canonical
-from catdb.catalog import Catalog
+from catdb.catalog import Catalog, is_forgotten, is_removed
 from catdb.check import Check
 from catdb.errors import (
     BackboneMismatch,
@@ -30,7 +30,7 @@ from catdb.errors import (
 from catdb.images import Failure
 from catdb.query import Query, Reach, Result, answer, answer_vector
 from catdb.reconcile import Progress, Report, reconcile, require
-from catdb.roots import Roots, absolute, is_removed
+from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
 _OWN = frozenset(("LOCK", "catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards"))
@@ -200,7 +200,7 @@ class Database:
                         root.reconciled,
                     )
                     for root in roots.all
-                    if b"" not in catalog.removed(root.id)
+                    if not is_forgotten(catalog.removed(root.id))
                 ),
                 excludes=tuple(catalog.excludes()),
                 format=catalog.format(),

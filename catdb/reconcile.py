@@ -1,39 +1,28 @@
-"""Bring the database in step with folders: find, compare, read, embed, commit; then fold.
+"""Bring the database in step with folders: find, compare, take in, drop, fold.
 
-    find ─▶ survey (what is new, changed, gone) ─▶ read ─▶ Picture | Content (known already) | Failure
-         ─▶ embed, a batch of pictures in one pass ─▶ commit, a few hundred at a time ─▶ fold
+    find ─▶ survey: what is new, changed, gone ─▶ intake: read, embed, commit ─▶ drop what is gone ─▶ fold
 
-Reading runs ahead in threads by at most a few batches, so memory does not depend on the number of files. What has
-been committed stays: an interrupted build goes on where it stopped, because the next survey does not find it new.
+Memory does not depend on the number of files: the survey is in temporary tables. What has been committed stays: an
+interrupted build goes on where it stopped, because the next survey does not find it new.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import numpy as np
 
 from catdb.backbones import Engine
-from catdb.catalog import Image, Put, Survey, Todo
+from catdb.catalog import Survey, Todo, is_forgotten, is_removed
 from catdb.errors import PathNotFound
-from catdb.images import Content, Failure, Found, Picture, Unlisted, excluded, find, fingerprint, ignored, read
-from catdb.roots import Roots, adopt, is_removed
+from catdb.images import Failure, Found, Unlisted, excluded, find, ignored
+from catdb.ingest import Intake
+from catdb.roots import Roots, adopt
 from catdb.store import Store
 
-BATCH = 32  # pictures in one pass
-_PER_COMMIT = 256  # images in one commit...
-_SECONDS = 5.0  # ...or as many as come in this time, so that an interruption costs little
 _GUARDED = 50  # images from which a root is believed to be away, not emptied, when more than half are missing
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +70,6 @@ class _Run:
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Failure] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
-    puts: list[Put] = field(default_factory=list)
-    faults: list[tuple[int, bytes, Failure]] = field(default_factory=list)
-    since: float = field(default_factory=time.monotonic)
 
 
 def reconcile(
@@ -110,10 +96,7 @@ def reconcile(
         known = survey.known_failures()
         run.failed += [Failure(roots.path(root, path), reason) for root, path, reason in known]
         run.counts["unchanged"] += survey.count("found") - survey.count("todo") - len(known)
-        try:
-            _take_in(run, survey, roots, jobs or os.cpu_count() or 1)
-        finally:
-            _commit(run)  # an interruption loses nothing that was embedded
+        _take_in(run, survey, roots, jobs or os.cpu_count() or 1)
         if not adding:
             _drop_gone(run, survey, roots)
         _tidy(run, survey, roots, places)
@@ -149,7 +132,7 @@ def _prepare(store: Store, targets: Sequence[str] | None, *, adding: bool) -> tu
                 adopt(catalog, store.path, os.path.dirname(target), whole=False)
         roots = Roots(catalog.roots(), store.path)
         if targets is None:
-            return roots, [(root.id, b"") for root in roots.all if b"" not in catalog.removed(root.id)]
+            return roots, [(root.id, b"") for root in roots.all if not is_forgotten(catalog.removed(root.id))]
         places = [place for place in map(roots.place, targets) if place]
         for place in places if adding else ():
             catalog.clear_removed(*place)
@@ -176,7 +159,8 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
             path = os.fsencode(found.path)[len(os.fsencode(roots.folder(root)).rstrip(b"/")) + 1 :]
             if isinstance(found, Unlisted):
                 survey.unlisted(root, path)
-                run.failed.append(found)
+                if os.path.isdir(found.path) or _is_known(run.store, root, path):
+                    run.failed.append(found)
             elif not is_removed(path, removed[root]):
                 reason = found.reason if isinstance(found, Failure) else None
                 batch.append(Todo(root, path, found.stamp, reason))
@@ -187,6 +171,11 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
                 run.progress(Progress("finding", number, None, 0))
     survey.found(batch)
     survey.settle()
+
+
+def _is_known(store: Store, root: int, path: bytes) -> bool:
+    with store.snapshot() as snapshot:
+        return snapshot.catalog.is_known(root, path)
 
 
 def _left_out(roots: Roots, root: int, below: bytes, excludes: Sequence[str]) -> str | None:
@@ -218,144 +207,17 @@ def _look(store: Store, roots: Roots, root: int, top: str, excludes: Sequence[st
 def _take_in(run: _Run, survey: Survey, roots: Roots, jobs: int) -> None:
     """Read, embed and commit what is new or changed."""
     total = survey.count("todo")
-    pictures: list[tuple[Todo, Picture]] = []
-    reading = ThreadPoolExecutor(jobs, "catdb-read")
-    with (
-        reading as pool,
-        closing(_ahead(pool, lambda todo: (todo, _read(run, roots, todo)), survey.todo(), 2 * BATCH)) as work,
-    ):  # closed first: what is not begun yet is given up when the build is interrupted
-        for number, (todo, outcome) in enumerate(work, 1):
-            if isinstance(outcome, Picture):
-                pictures.append((todo, outcome))
-                if len(pictures) == BATCH:
-                    _embed(run, pictures)
-            elif isinstance(outcome, Content):
-                _reuse(run, roots, todo, outcome)
-            elif outcome is not None:
-                run.faults.append((todo.root, todo.path, outcome))
-            if len(run.puts) + len(run.faults) >= _PER_COMMIT or time.monotonic() - run.since >= _SECONDS:
-                _embed(run, pictures)
-                _commit(run)
-            run.progress(Progress("reading", number, total, len(run.failed) + len(run.faults)))
-    _embed(run, pictures)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
-) -> Generator[R, None, None]:
-    """Map in a pool, in order, with at most ``window`` under way; the rest is given up when it is left early."""
-    running: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            running.append(pool.submit(function, item))
-            if len(running) >= window:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()
-
-
-def _read(run: _Run, roots: Roots, todo: Todo) -> Picture | Content | Failure | None:
-    """Read one file, in a thread: a Content where the same bytes are known already, None where the file is gone."""
-    path = roots.path(todo.root, todo.path)
-    if todo.reason is not None:
-        return Failure(path, todo.reason, todo.stamp)
-    outcome: Picture | Content | Failure = fingerprint(path)
-    if isinstance(outcome, Content):
-        with run.store.snapshot() as snapshot:
-            if snapshot.catalog.images_of(outcome.digest):
-                return outcome
-        outcome = read(outcome, run.engine.input_size)
-    return None if isinstance(outcome, Failure) and _is_gone(path) else outcome
-
-
-def _embed(run: _Run, pictures: list[tuple[Todo, Picture]]) -> None:
-    """Embed the pictures in one pass and have them wait for the commit. Empties the list."""
-    if not pictures:
+    if not total:
         return
-    embedding = run.engine.get().embed(np.stack([picture.pixels for _, picture in pictures]))
-    vectors = embedding.features.astype(np.float16)
-    for row, (todo, picture) in enumerate(pictures):
-        run.puts.append(
-            Put(
-                root=todo.root,
-                path=todo.path,
-                stamp=picture.content.stamp,
-                digest=picture.content.digest,
-                width=picture.width,
-                height=picture.height,
-                vector=vectors[row],
-                categories=embedding.categories[row].tolist(),
-                probabilities=embedding.probabilities[row].tolist(),
-            )
-        )
-    pictures.clear()
-
-
-def _reuse(run: _Run, roots: Roots, todo: Todo, content: Content) -> None:
-    """Have a file whose bytes are known wait for the commit, with the vector that they have already."""
-    with run.store.snapshot() as snapshot:
-        known = snapshot.catalog.images_of(content.digest)
-        vectors = (snapshot.catalog.vector(image.id) for image in known)
-        source = next(((i, v) for i, v in zip(known, vectors, strict=True) if v is not None), None)
-    if source is None:  # deleted since it was looked up, or damaged
-        picture = read(content, run.engine.input_size)
-        if isinstance(picture, Picture):
-            _embed(run, [(todo, picture)])
-        else:
-            run.faults.append((todo.root, todo.path, picture))
-        return
-    image, vector = source
-    run.puts.append(
-        Put(
-            root=todo.root,
-            path=todo.path,
-            stamp=content.stamp,
-            digest=content.digest,
-            width=image.width,
-            height=image.height,
-            vector=vector,
-            categories=image.categories,
-            probabilities=image.probabilities,
-            moved_from=_moved(roots, todo, known, run.puts),
-        )
+    intake = Intake(run.store, run.engine, roots)
+    before = len(run.failed)
+    intake.take(
+        survey.todo(),
+        jobs=jobs,
+        progress=lambda done, failed: run.progress(Progress("reading", done, total, before + failed)),
     )
-
-
-def _moved(roots: Roots, todo: Todo, known: Sequence[Image], waiting: Sequence[Put]) -> Image | None:
-    """Return the image that has become this file: the same bytes, and its own file gone though its root is there."""
-    if any((image.root, image.path) == (todo.root, todo.path) for image in known):
-        return None  # only touched
-    taken = {put.moved_from.id for put in waiting if put.moved_from}
-    for image in known:
-        there = os.path.isdir(roots.folder(image.root))
-        if image.id not in taken and there and _is_gone(roots.path(image.root, image.path)):
-            return image
-    return None
-
-
-def _is_gone(path: str) -> bool:
-    """Say whether it is certain that nothing has this path: that a folder on the way is closed to us proves nothing."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _commit(run: _Run) -> None:
-    """Commit what waits."""
-    if run.puts or run.faults:
-        outcomes = run.store.commit(run.puts, [(root, path, f.reason, f.stamp) for root, path, f in run.faults])
-        run.counts.update(outcomes)
-        run.failed += [failure for _, _, failure in run.faults]
-        run.puts.clear()
-        run.faults.clear()
-    run.since = time.monotonic()
+    run.counts.update(intake.counts)
+    run.failed += intake.failed
 
 
 def _drop_gone(run: _Run, survey: Survey, roots: Roots) -> None:

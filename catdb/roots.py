@@ -79,18 +79,6 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.expanduser(os.fsdecode(path)))
 
 
-def is_removed(path: bytes, removed: set[bytes]) -> bool:
-    """Say whether a path, or a folder that it lies in, is among the paths (of its root) that were removed by hand.
-
-    The empty path among them is the root itself.
-    """
-    while removed and path not in removed:
-        if not path:
-            return False
-        path = path.rpartition(b"/")[0]
-    return bool(removed)
-
-
 def _resolve(root: Root, database: bytes) -> bytes:
     together = os.path.normpath(os.path.join(database, root.relative))
     return root.path if os.path.isdir(root.path) or not os.path.isdir(together) else together

@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from catdb import shard
-from catdb.catalog import Catalog, Load, Pointer, Put, Survey, clear_errors
+from catdb.catalog import Catalog, Load, Pointer, Put, Survey, clear_errors, is_removed
 from catdb.checksum import checksum
 from catdb.errors import (
     CatdbError,
@@ -49,7 +49,6 @@ from catdb.errors import (
     StorageError,
 )
 from catdb.images import Stamp
-from catdb.roots import is_removed
 from catdb.search import Block
 from catdb.shard import Rows
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from stock import CATEGORIES, META, put, unit
 
-from catdb.catalog import Catalog, Load, Pointer, Survey, Todo
+from catdb.catalog import Catalog, Load, Pointer, Survey, Todo, is_removed
 from catdb.catalog.catalog import PAGE, below
 from catdb.checksum import checksum
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly
@@ -361,17 +361,28 @@ def test_removing_a_folder_forgets_the_failures_in_it(catalog: Catalog) -> None:
             catalog.fail(1, name, "cut short", None)
         catalog.set_removed(1, b"a")
         catalog.set_removed(1, b"a")
-    assert catalog.removed(1) == {b"a"}
+    assert catalog.removed(1) == {b"a": True}
     gone = {b"a", b"a/", b"a/b", b"a/b/c", b"a/\xff\xfe"}
     assert {name for _, name, _ in catalog.failures()} == set(NEIGHBOURS) - gone
 
 
-def test_taking_a_removal_back_reaches_up_and_down_but_not_aside(catalog: Catalog) -> None:
+def test_taking_a_removal_back_reaches_down_but_neither_up_nor_aside(catalog: Catalog) -> None:
     with catalog.transaction():
-        for name in NEIGHBOURS:
-            catalog.set_removed(1, name)
+        catalog.set_removed(1, b"a")
+        catalog.set_removed(1, b"a0")
         catalog.clear_removed(1, b"a/b")
-    assert catalog.removed(1) == set(NEIGHBOURS) - {b"a", b"a/b", b"a/b/c"}
+    removed = catalog.removed(1)
+    assert removed == {b"a": True, b"a0": True, b"a/b": False}
+    names = [b"a", b"a/c", b"a0/x", b"a/b", b"a/b/c", b"a-b", b"b"]
+    assert [name for name in names if is_removed(name, removed)] == [b"a", b"a/c", b"a0/x"]
+
+
+def test_a_file_taken_back_from_a_removed_folder_goes_again_with_the_folder(catalog: Catalog) -> None:
+    with catalog.transaction():
+        catalog.set_removed(1, b"a")
+        catalog.clear_removed(1, b"a/b")
+        catalog.set_removed(1, b"a")
+    assert catalog.removed(1) == {b"a": True}
 
 
 def test_excludes_keep_bytes_that_are_no_text(catalog: Catalog) -> None:

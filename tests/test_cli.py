@@ -268,7 +268,7 @@ def test_an_interruption_at_any_moment_is_one_line_and_130(where: str, module: s
 
 
 def test_an_interrupted_build_resumes(photos: Path) -> None:
-    script = f"import catdb.reconcile\ncatdb.reconcile.BATCH = 4\ncalls = 0\n{STUCK}".format(
+    script = f"import catdb.backbones\ncatdb.backbones.BATCH = 4\ncalls = 0\n{STUCK}".format(
         module="catdb.backbones.classic", name="Classic.embed"
     ).replace(
         '    os.write(1, b"x")',

@@ -17,7 +17,7 @@ import pytest
 from conftest import Instant, child, picture, save, unprivileged
 from numpy.typing import NDArray
 
-from catdb import Database, PathNotFound, Progress, Report
+from catdb import Database, PathNotFound, Progress, Report, backbones
 from catdb.backbones import Embedding
 
 Open = Callable[..., Database]
@@ -66,7 +66,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(reconcile_module, name, counted)
 
-    import catdb.reconcile as reconcile_module
+    import catdb.ingest as reconcile_module
 
     spy("fingerprint")
     spy("read")
@@ -264,7 +264,7 @@ def test_a_bad_file_that_is_deleted_is_forgotten(photos: Path, open_db: Open, in
 def test_a_file_that_vanishes_between_find_and_read_is_nothing(
     photos: Path, open_db: Open, instant: Instant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import catdb.reconcile as module
+    import catdb.ingest as module
 
     real = module.fingerprint
 
@@ -610,7 +610,7 @@ def test_one_new_image_is_work_for_one_image(
 
 
 def test_few_pictures_are_in_memory_at_any_time(tmp_path: Path, open_db: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    import catdb.reconcile as module
+    import catdb.ingest as module
 
     held, most, turn, real = 0, 0, threading.Lock(), module.read
 
@@ -624,7 +624,7 @@ def test_few_pictures_are_in_memory_at_any_time(tmp_path: Path, open_db: Open, m
     class Counting(Instant):
         def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
             nonlocal held
-            assert len(pixels) <= module.BATCH
+            assert len(pixels) <= backbones.BATCH
             with turn:
                 held -= len(pixels)
             return super().embed(pixels)
@@ -632,7 +632,7 @@ def test_few_pictures_are_in_memory_at_any_time(tmp_path: Path, open_db: Open, m
     monkeypatch.setattr(module, "read", counted)
     folder = many(tmp_path / "many", 400)
     assert open_db(backbone=Counting()).build(folder, jobs=4).added == 400
-    assert module.BATCH < most <= 3 * module.BATCH
+    assert backbones.BATCH < most <= 3 * backbones.BATCH
 
 
 def test_progress_counts_up_to_the_total(photos: Path, open_db: Open, instant: Instant) -> None:
@@ -670,7 +670,7 @@ def test_what_was_embedded_before_an_error_is_kept(tmp_path: Path, open_db: Open
 STUCK = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-import catdb.reconcile
+import catdb.ingest
 from conftest import Instant
 from catdb import Database
 
@@ -681,7 +681,7 @@ class Stuck(Instant):
             signal.pause()
         return super().embed(pixels)
 
-catdb.reconcile._PER_COMMIT = 32
+catdb.ingest._PER_COMMIT = 32
 Database(sys.argv[1], backbone=Stuck()).build(sys.argv[2])
 """
 
@@ -706,11 +706,11 @@ def test_a_build_that_is_stopped_goes_on_where_it_was(
 PAIR = """
 import sys
 sys.path.insert(0, {tests!r})
-import catdb.reconcile
+import catdb.ingest
 from conftest import Instant
 from catdb import Database
 
-catdb.reconcile._PER_COMMIT = 8
+catdb.ingest._PER_COMMIT = 8
 database = Database(sys.argv[1], backbone=Instant(), wait=30)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -749,7 +749,7 @@ def test_a_reader_sees_whole_commits_while_a_build_runs(tmp_path: Path, open_db:
                     self.seen += (len(found),)
             return super().embed(pixels)
 
-    import catdb.reconcile as module
+    import catdb.ingest as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_PER_COMMIT", 32)
@@ -762,14 +762,14 @@ def test_reading_ahead_stops_when_a_build_is_interrupted(
     tmp_path: Path, open_db: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits in the queue is given up: else a slow disk would hold the process back after Ctrl-C."""
-    import catdb.reconcile as module
+    import catdb.ingest as module
 
     real, begun, interrupted, never = module.fingerprint, 0, threading.Event(), threading.Event()
 
     def slow(path: str) -> Any:
         nonlocal begun
         begun += 1
-        if begun > module.BATCH + 8:
+        if begun > backbones.BATCH + 8:
             assert interrupted.wait(30)
             never.wait(0.05)
         return real(path)
@@ -782,4 +782,4 @@ def test_reading_ahead_stops_when_a_build_is_interrupted(
     monkeypatch.setattr(module, "fingerprint", slow)
     with pytest.raises(KeyboardInterrupt):
         open_db(backbone=Interrupted()).build(many(tmp_path / "many", 200), jobs=1)
-    assert begun < module.BATCH + 8 + 8
+    assert begun < backbones.BATCH + 8 + 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -149,7 +149,6 @@ class Engine:
         self._embedder = None if isinstance(source, Recipe) else source
         self._notice = notice
         self._turn = threading.Lock()
-        self._thread: ThreadPoolExecutor | None = None
         self.backbone = canonical(source.backbone) if isinstance(source, Recipe) else source.backbone
         self.weights_path: str | None = None
 
@@ -162,18 +161,22 @@ class Engine:
 
     @property
     def batch(self) -> int:
-        """Images that make up one request of :meth:`submit` best."""
-        return getattr(self.get(), "batch", BATCH)
+        """Images that make up one request of :meth:`submit` best. Known before it is loaded, if only as a guess."""
+        return getattr(self._embedder, "batch", BATCH)
+
+    @property
+    def requests(self) -> int:
+        """Requests that it can be given at a time without waiting for the oldest."""
+        return getattr(self._embedder, "requests", 2)
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[Embedding]:
-        """Start embedding a batch; waits while enough is under way. Batches may finish in any order."""
+        """Start embedding a batch; batches may finish in any order. Some embedders do it all before this returns."""
         embedder = self.get()
         if hasattr(embedder, "submit"):
             return embedder.submit(pixels)  # type: ignore[no-any-return]
-        with self._turn:
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "catdb-embed")
-        return self._thread.submit(embedder.embed, pixels)
+        future: Future[Embedding] = Future()
+        future.set_result(embedder.embed(pixels))
+        return future
 
     def get(self) -> Embedder:
         """Return the embedder; see :func:`load` for what can be wrong the first time."""

@@ -176,6 +176,7 @@ class OpenVinoEmbedder:
         self.input_size = (network.size, network.size)
         self.categories: tuple[Category, ...] = imagenet()
         self.precision = precision
+        self.requests = 2 * _cores()  # the next one waits inside, so that no stream is idle
         self._core = ov.Core()
         try:
             self._model = self._core.read_model(os.path.join(folder, _FILES[0]))
@@ -202,15 +203,18 @@ class OpenVinoEmbedder:
 
     @cached_property
     def _queue(self) -> Any:
-        streams = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        compiled = self._compile({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(streams)})
-        queue = ov.AsyncInferQueue(compiled, 2 * streams)  # the next request waits inside, so that no stream is idle
+        compiled = self._compile({"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(_cores())})
+        queue = ov.AsyncInferQueue(compiled, self.requests)
         queue.set_callback(_finish)
         atexit.register(queue.wait_all)  # a callback into an interpreter that is gone ends the process with SIGABRT
         return queue
 
     def _compile(self, options: dict[str, str]) -> Any:
         return self._core.compile_model(self._model, "CPU", {"INFERENCE_PRECISION_HINT": self.precision, **options})
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _finish(request: Any, future: Future[Embedding]) -> None:

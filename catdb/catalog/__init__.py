@@ -31,6 +31,19 @@ connections checkpoint at once).
 
 from catdb.catalog.catalog import FORMAT, Catalog, clear_errors
 from catdb.catalog.survey import Survey, Todo
-from catdb.catalog.values import Image, Load, Pointer, Put, Root
+from catdb.catalog.values import Image, Load, Pointer, Put, Root, is_forgotten, is_removed
 
-__all__ = ["FORMAT", "Catalog", "Image", "Load", "Pointer", "Put", "Root", "Survey", "Todo", "clear_errors"]
+__all__ = [
+    "Catalog",
+    "FORMAT",
+    "Image",
+    "Load",
+    "Pointer",
+    "Put",
+    "Root",
+    "Survey",
+    "Todo",
+    "clear_errors",
+    "is_forgotten",
+    "is_removed",
+]

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.catalog.values import Image, Load, Pointer, Put, Root
+from catdb.catalog.values import Image, Load, Pointer, Put, Root, is_removed
 from catdb.checksum import checksum
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly, StorageError
 from catdb.images import Stamp
@@ -48,7 +48,7 @@ CREATE TABLE garbage(category INTEGER, generation INTEGER, since REAL, PRIMARY K
 CREATE TABLE failure(
     root INTEGER, path BLOB, size INTEGER, mtime_ns INTEGER, inode INTEGER, reason TEXT NOT NULL,
     PRIMARY KEY(root, path)) WITHOUT ROWID;
-CREATE TABLE removed(root INTEGER, path BLOB, PRIMARY KEY(root, path)) WITHOUT ROWID;
+CREATE TABLE removed(root INTEGER, path BLOB, back INTEGER NOT NULL, PRIMARY KEY(root, path)) WITHOUT ROWID;
 CREATE TABLE exclude(glob BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -371,19 +371,23 @@ class Catalog:
     def drop_failures(self, paths: Iterable[tuple[int, bytes]]) -> None:
         self.sql.executemany("DELETE FROM failure WHERE root = ? AND path = ?", paths)
 
-    def removed(self, root: int) -> set[bytes]:
-        return {path for (path,) in self.sql.execute("SELECT path FROM removed WHERE root = ?", (root,))}
+    def removed(self, root: int) -> dict[bytes, bool]:
+        """Return what was removed by hand (True) and what of that was taken back (False); see is_removed."""
+        return {
+            path: not back for path, back in self.sql.execute("SELECT path, back FROM removed WHERE root = ?", (root,))
+        }
 
     def set_removed(self, root: int, path: bytes) -> None:
-        self.sql.execute("INSERT OR IGNORE INTO removed VALUES(?, ?)", (root, path))
+        """Have a path (the whole root for an empty one) and all below it stay out."""
+        self._below("DELETE FROM removed", root, path)
+        self.sql.execute("INSERT INTO removed VALUES(?, ?, 0)", (root, path))
         self._below("DELETE FROM failure", root, path)
 
     def clear_removed(self, root: int, path: bytes) -> None:
-        """Take back the removal of a path, of everything below it, and of the folders that it lies in."""
+        """Take back the removal of a path and of everything below it; the rest of a removed folder stays out."""
         self._below("DELETE FROM removed", root, path)
-        while path:
-            path = path.rpartition(b"/")[0]
-            self.sql.execute("DELETE FROM removed WHERE root = ? AND path = ?", (root, path))
+        if is_removed(path, self.removed(root)):
+            self.sql.execute("INSERT INTO removed VALUES(?, ?, 1)", (root, path))
 
     def ids_below(self, root: int, path: bytes) -> list[int]:
         """Return the ids of the image at a path and of all below it (the whole root for an empty path)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,3 +78,22 @@ class Load:
     @property
     def images(self) -> int:
         return self.rows - self.dead + self.pending
+
+
+def is_removed(path: bytes, removed: Mapping[bytes, bool]) -> bool:
+    """Say whether a path of a root stays out: the nearest mark decides, its own or that of a folder it lies in.
+
+    ``removed``: what was removed by hand (True) and what of that was taken back (False); empty is the root itself.
+    """
+    while removed:
+        if path in removed:
+            return removed[path]
+        if not path:
+            break
+        path = path.rpartition(b"/")[0]
+    return False
+
+
+def is_forgotten(removed: Mapping[bytes, bool]) -> bool:
+    """Say whether a whole root was removed by hand and nothing of it was taken back."""
+    return b"" in removed and all(removed.values())

@@ -8,6 +8,7 @@ stay); none of them knows which scenes there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -193,7 +194,7 @@ def balloon(draw: ImageDraw.ImageDraw, centre: Point, size: float, colours: Sequ
     girth = np.sin(crown) ** 0.6 * (0.18 + 0.82 * np.abs(np.cos(skirt)) ** 0.9)
     height = y - size * 1.05 + along * size * 2.5
     edges = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 10))
-    for gore, (left, right) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for gore, (left, right) in enumerate(pairwise(edges)):
         light = 0.42 * abs((left + right) / 2 + 0.35)
         rims = [np.stack([x + girth * size * edge, height], axis=1) for edge in (left, right)]
         outline = np.concatenate([rims[0], rims[1][::-1]])

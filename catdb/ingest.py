@@ -1,0 +1,219 @@
+"""From files to the catalog: read ahead in threads, embed without a pause, commit a few hundred at a time.
+
+    Todo ─ read, ahead ─▶ Picture ─ a batch ─▶ request to the engine, a few under way ─▶ Put ─▶ commit
+                       ─▶ Content: the same bytes are known, so its vector is, too ─▶ Put
+                       ─▶ Failure
+
+The engine always has its next batch while a commit waits for the disk, and a file is being read for each core. What is
+held at once is bounded: AHEAD batches of decoded pictures, and as many as the engine takes at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catdb.backbones import Embedding, Engine
+from catdb.catalog import Image, Put, Todo
+from catdb.images import Content, Failure, Picture, fingerprint, read
+from catdb.roots import Roots
+from catdb.store import Store
+
+AHEAD = 2  # batches of pictures that are read ahead of the engine
+_PER_COMMIT = 256  # images in one commit...
+_SECONDS = 5.0  # ...or as many as come in this time, so that an interruption costs little
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class _Request:
+    """A batch that is being embedded: of each image what is stored beside its vector, its pixels given away."""
+
+    images: list[tuple[Todo, Content, int, int]]
+    future: Future[Embedding]
+
+
+@dataclass
+class Intake:
+    """Takes files in. ``counts`` says what became of them, ``failed`` lists those that could not be read."""
+
+    store: Store
+    engine: Engine
+    roots: Roots
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: list[Failure] = field(default_factory=list)
+    _pictures: list[tuple[Todo, Picture]] = field(default_factory=list)
+    _requests: deque[_Request] = field(default_factory=deque)
+    _puts: list[Put] = field(default_factory=list)
+    _faults: list[tuple[int, bytes, Failure]] = field(default_factory=list)
+    _since: float = field(default_factory=time.monotonic)
+
+    def take(self, todos: Iterable[Todo], *, jobs: int, progress: Callable[[int, int], None]) -> None:
+        """Read, embed and commit files. ``progress`` is told (files read, failures so far).
+
+        When it is left early, by an interruption or an error, whatever had been embedded is committed all the same.
+        """
+        window = max(AHEAD * self.engine.batch, 2 * jobs)
+        try:
+            with (
+                ThreadPoolExecutor(jobs, "catdb-read") as pool,
+                closing(_ahead(pool, lambda todo: (todo, self._read(todo)), todos, window)) as work,
+            ):  # closed first: what is not begun yet is given up when the build is interrupted
+                for number, (todo, outcome) in enumerate(work, 1):
+                    self._sort(todo, outcome)
+                    self._commit_when_due()
+                    progress(number, len(self.failed) + len(self._faults))
+            self._embed()
+            while self._requests:
+                self._receive()
+                self._commit_when_due()
+        finally:
+            while self._requests and self._requests[0].future.done() and not self._requests[0].future.exception():
+                self._receive()
+            self._commit()
+
+    def _read(self, todo: Todo) -> Picture | Content | Failure | None:
+        """Read one file, in a thread: a Content where the same bytes are known already, None where the file is gone."""
+        path = self.roots.path(todo.root, todo.path)
+        if todo.reason is not None:
+            return Failure(path, todo.reason, todo.stamp)
+        outcome: Picture | Content | Failure = fingerprint(path)
+        if isinstance(outcome, Content):
+            with self.store.snapshot() as snapshot:
+                if snapshot.catalog.images_of(outcome.digest):
+                    return outcome
+            outcome = read(outcome, self.engine.input_size)
+        return None if isinstance(outcome, Failure) and is_gone(path) else outcome
+
+    def _sort(self, todo: Todo, outcome: Picture | Content | Failure | None) -> None:
+        if isinstance(outcome, Picture):
+            self._pictures.append((todo, outcome))
+            if len(self._pictures) >= self.engine.batch:
+                self._embed()
+        elif isinstance(outcome, Content):
+            self._reuse(todo, outcome)
+        elif outcome is not None:
+            self._faults.append((todo.root, todo.path, outcome))
+
+    def _embed(self) -> None:
+        """Hand the pictures to the engine, waiting for the oldest request where it has enough to do."""
+        while self._requests and (self._requests[0].future.done() or len(self._requests) >= self.engine.requests):
+            self._receive()
+        self._commit_when_due()  # while the engine is at work on the others
+        if self._pictures:
+            future = self.engine.submit(np.stack([picture.pixels for _, picture in self._pictures]))
+            images = [(todo, p.content, p.width, p.height) for todo, p in self._pictures]
+            self._requests.append(_Request(images, future))
+            self._pictures.clear()
+
+    def _receive(self) -> None:
+        """Take the oldest request's vectors; waits for them."""
+        request = self._requests.popleft()
+        embedding = request.future.result()
+        vectors = embedding.features.astype(np.float16)
+        for row, (todo, content, width, height) in enumerate(request.images):
+            ranked = embedding.categories[row].tolist(), embedding.probabilities[row].tolist()
+            self._put(todo, content, (width, height), vectors[row], *ranked)
+
+    def _reuse(self, todo: Todo, content: Content) -> None:
+        """Have a file whose bytes are known wait for the commit, with the vector that they have already."""
+        with self.store.snapshot() as snapshot:
+            known = snapshot.catalog.images_of(content.digest)
+            vectors = (snapshot.catalog.vector(image.id) for image in known)
+            source = next(((i, v) for i, v in zip(known, vectors, strict=True) if v is not None), None)
+        if source:
+            image, vector = source
+            moved = self._moved(todo, known)
+            size = (image.width, image.height)
+            self._put(todo, content, size, vector, image.categories, image.probabilities, moved)
+        else:  # deleted since it was looked up, or damaged
+            self._sort(todo, read(content, self.engine.input_size))
+
+    def _put(
+        self,
+        todo: Todo,
+        content: Content,
+        size: tuple[int, int],
+        vector: NDArray[np.float16],
+        categories: Sequence[int],
+        probabilities: Sequence[float],
+        moved_from: Image | None = None,
+    ) -> None:
+        self._puts.append(
+            Put(
+                root=todo.root,
+                path=todo.path,
+                stamp=content.stamp,
+                digest=content.digest,
+                width=size[0],
+                height=size[1],
+                vector=vector,
+                categories=categories,
+                probabilities=probabilities,
+                moved_from=moved_from,
+            )
+        )
+
+    def _moved(self, todo: Todo, known: Sequence[Image]) -> Image | None:
+        """Return the image that has become this file: the same bytes, its own file gone though its root is there."""
+        if any((image.root, image.path) == (todo.root, todo.path) for image in known):
+            return None  # only touched
+        taken = {put.moved_from.id for put in self._puts if put.moved_from}
+        for image in known:
+            there = os.path.isdir(self.roots.folder(image.root))
+            if image.id not in taken and there and is_gone(self.roots.path(image.root, image.path)):
+                return image
+        return None
+
+    def _commit_when_due(self) -> None:
+        waiting = len(self._puts) + len(self._faults)
+        if waiting >= _PER_COMMIT or (waiting and time.monotonic() - self._since >= _SECONDS):
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._puts or self._faults:
+            faults = [(root, path, failure.reason, failure.stamp) for root, path, failure in self._faults]
+            self.counts.update(self.store.commit(self._puts, faults))
+            self.failed += [failure for _, _, failure in self._faults]
+            self._puts.clear()
+            self._faults.clear()
+        self._since = time.monotonic()
+
+
+def is_gone(path: str) -> bool:
+    """Say whether it is certain that nothing has this path: that a folder on the way is closed to us proves nothing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
+) -> Generator[R, None, None]:
+    """Map in a pool, in order, with at most ``window`` under way; the rest is given up when it is left early."""
+    running: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) >= window:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
