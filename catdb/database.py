@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from catdb import backbones
 from catdb import check as checking
-from catdb.backbones import DEFAULT, PER_IMAGE, Embedder, Engine, Recipe, canonical
+from catdb.backbones import DEFAULT, PER_IMAGE, Canary, Embedder, Engine, Recipe, canonical
+from catdb.backbones.table import GRAPH
 from catdb.catalog import Catalog, is_forgotten, is_removed
 from catdb.check import Check
 from catdb.errors import (
@@ -61,6 +63,7 @@ class Info:
     weights_sha256: str | None
     engine: str
     precision: str
+    cache: str | None  # where the converted network is, if it is
     dimension: int
     format: int
     created: float
@@ -92,6 +95,8 @@ class Database:
         mode: str = "a",
         backbone: str | Embedder | None = None,
         weights: str | os.PathLike[str] | None = None,
+        engine: str = "auto",
+        precision: str = "auto",
         wait: float = 10.0,
         notice: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -99,7 +104,10 @@ class Database:
 
         ``backbone`` (a name, or an :class:`~catdb.backbones.Embedder`; by default inception_resnet_v2) and
         ``weights`` ("imagenet" or a file) are for a new database; an existing one raises BackboneMismatch where they
-        are not its own. ``wait``: seconds to wait for another writer. ``notice`` is told in a line what takes long.
+        are not its own. ``engine`` ("openvino", "tensorflow") and ``precision`` ("f32", "bf16") say what runs the
+        network, see :class:`~catdb.backbones.Recipe`. ``wait``: seconds to wait for another writer. ``notice`` is told
+        in a line what takes long.
+
         Raises DatabaseNotFound (mode "r"), DatabaseDamaged, BackboneUnknown, and StorageError where the path is a file
         or a folder that holds something else.
         """
@@ -109,17 +117,20 @@ class Database:
         self._store = Store(self.path, writable=mode == "a", wait=wait)
         self._notice = notice
         self._engine: Engine
+        running = Recipe(engine=engine, precision=precision)
         if self._store.exists():
-            self._open(backbone, weights)
+            self._open(backbone, weights, running)
         elif mode == "r":
             raise DatabaseNotFound(f"{self.path}: there is no database here; catdb build makes one")
         else:
             _require_room(self.path)
-            name = DEFAULT if backbone is None else backbone
-            recipe = Recipe(canonical(name), str(weights or "imagenet")) if isinstance(name, str) else name
-            self._engine = Engine(recipe, notice)
+            if backbone is None or isinstance(backbone, str):
+                name = canonical(backbone or DEFAULT)
+                self._engine = Engine(replace(running, backbone=name, weights=str(weights or "imagenet")), notice)
+            else:
+                self._engine = Engine(backbone, notice)
 
-    def _open(self, backbone: str | Embedder | None, weights: str | os.PathLike[str] | None) -> None:
+    def _open(self, backbone: str | Embedder | None, weights: str | os.PathLike[str] | None, running: Recipe) -> None:
         with self._store.snapshot() as snapshot:
             meta = snapshot.catalog.meta()
         own, sha256 = meta["backbone"], meta["weights_sha256"]
@@ -128,7 +139,7 @@ class Database:
             raise BackboneMismatch(
                 f"{self.path} was built with {own}, not {asked}: leave --backbone out, or build another database"
             )
-        if meta["graph"] != backbones.GRAPH:
+        if meta["graph"] != GRAPH:
             raise BackboneMismatch(
                 f"{self.path} was built by another version of {own} in catdb: build a new one from the images"
             )
@@ -137,11 +148,13 @@ class Database:
                 raise BackboneMismatch(f"{self.path} was built with other weights of {own}: give those")
             self._engine = Engine(backbone, self._notice)
             return
-        recipe = Recipe(own, "imagenet", sha256=sha256, hint=meta["weights_path"])
+        hint = os.fsdecode(meta["weights_path"]) if meta["weights_path"] else None
+        recipe = replace(running, backbone=own, sha256=sha256, hint=hint, remembered=meta["precision"])
         if weights is not None and str(weights) != "imagenet":
             backbones.check_weights(own, str(weights), sha256)
-            recipe = Recipe(own, str(weights), sha256=sha256)
-        self._engine = Engine(recipe, self._notice)
+            recipe = replace(recipe, weights=str(weights))
+        vectors = np.frombuffer(meta["canary"], "<f2").reshape(-1, meta["dimension"])
+        self._engine = Engine(recipe, self._notice, Canary(vectors, meta["precision"]) if len(vectors) else None)
 
     def close(self) -> None:
         """Close it; it can be used again all the same."""
@@ -202,6 +215,7 @@ class Database:
                     for root in roots.all
                     if not is_forgotten(catalog.removed(root.id))
                 ),
+                cache=backbones.cached(meta["backbone"], meta["weights_sha256"]),
                 excludes=tuple(catalog.excludes()),
                 format=catalog.format(),
                 **{k: meta[k] for k in ("backbone", "weights_sha256", "engine", "precision", "dimension", "created")},
@@ -331,11 +345,17 @@ class Database:
         if self._store.exists():
             return
         embedder = self._engine.get()
+        for category in embedder.categories:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", category.id):
+                raise ValueError(f"{category.id!r} cannot be a category's id: it names a folder")
+        path = self._engine.weights_path
+        canary = self._engine.canary().vectors.tobytes() if path or embedder.backbone in backbones.names() else b""
         meta = {
             "backbone": embedder.backbone,
             "weights_sha256": embedder.weights_sha256,
-            "weights_path": self._engine.weights_path,
-            "graph": backbones.GRAPH,
+            "weights_path": os.fsencode(path) if path else None,
+            "canary": canary,
+            "graph": GRAPH,
             "engine": embedder.engine,
             "precision": embedder.precision,
             "dimension": embedder.dimension,
@@ -343,6 +363,12 @@ class Database:
             "catdb": version("catdb"),
         }
         self._store.create(meta, [(category.id, category.name) for category in embedder.categories])
+        with self._store.snapshot() as snapshot:
+            found = snapshot.catalog.meta()
+        if any(found[name] != meta[name] for name in ("backbone", "weights_sha256", "graph", "dimension")):
+            raise BackboneMismatch(
+                f"{self.path} was made by another process meanwhile, with {found['backbone']}; run it again"
+            )
 
     def _set_excludes(self, exclude: set[str], include: set[str]) -> None:
         if exclude or include:

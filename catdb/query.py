@@ -120,7 +120,7 @@ def _answer(store: Store, engine: Engine, queries: Sequence[Query], reach: Reach
     points: list[Any] = [_look_up(store, engine, query) for query in queries]
     new = [place for place, point in enumerate(points) if isinstance(point, np.ndarray)]
     if new:
-        embedding = engine.get().embed(np.stack([points[place] for place in new]))
+        embedding = engine.embed(np.stack([points[place] for place in new]))
         for row, place in enumerate(new):
             ranked = zip(embedding.categories[row].tolist(), embedding.probabilities[row].tolist(), strict=True)
             points[place] = _Point(embedding.features[row].astype(np.float16), tuple(ranked))

@@ -247,7 +247,7 @@ main()
     [
         ("loading", "catdb.backbones", "load"),
         ("finding", "catdb.reconcile", "_look"),
-        ("embedding", "catdb.backbones.classic", "Classic.embed"),
+        ("embedding", "catdb.backbones", "Engine.submit"),
         ("committing", "catdb.store", "Store.commit"),
         ("folding", "catdb.store", "Store._fold_group"),
     ],
@@ -272,7 +272,7 @@ def test_an_interrupted_build_resumes(photos: Path) -> None:
         module="catdb.backbones.classic", name="Classic.embed"
     ).replace(
         '    os.write(1, b"x")',
-        '    global calls\n    calls += 1\n    if calls < 3: return real(*arguments)\n    os.write(1, b"x")',
+        '    global calls\n    calls += 1\n    if calls < 4: return real(*arguments)\n    os.write(1, b"x")',
     )
     with child(script, "build", photos, "--backbone", "classic") as stuck:
         assert stuck.stdout and stuck.stdout.read(1) == "x"

@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import save
 from PIL import Image
 
-from catdb import EngineFailed, WeightsInvalid
-from catdb.backbones import Engine, Recipe, canary, load, openvino
+from catdb import Database, EngineDrifted, EngineFailed, WeightsInvalid, backbones
+from catdb.backbones import Embedder, Embedding, Engine, Recipe, canary, load, openvino
+from catdb.backbones import cache as conversions_cache
 from catdb.backbones.table import NETWORKS, Network
 from catdb.backbones.weights import Weights, fingerprint
 
@@ -52,7 +55,7 @@ def quick(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [source] = made.iterdir()
         shutil.copytree(source, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr(openvino, "_convert", copy)
+    monkeypatch.setattr(conversions_cache, "_convert", copy)
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(openvino, "_convert", refuse)
+    monkeypatch.setattr(conversions_cache, "_convert", refuse)
 
 
 def photographs(data: Path, number: int) -> np.ndarray:
@@ -139,7 +142,7 @@ def test_a_truncated_cache_file_is_made_anew(cache: Path, quick: None, mobilenet
     embedder, _ = load(Recipe("mobilenet_v2", mobilenet, precision="f32"), lines.append)
     assert len([line for line in lines if line.startswith("converting")]) == 1
     assert embedder.embed(canary.images((224, 224))).features.shape == (4, 1280)
-    assert openvino.cached(MOBILENET, fingerprint(mobilenet).sha256)
+    assert conversions_cache.find(MOBILENET, fingerprint(mobilenet).sha256)
     assert [path.name for path in cache.iterdir() if path.name.startswith("converting-")] == []
 
 
@@ -177,11 +180,11 @@ def test_a_killed_conversion_leaves_nothing_that_is_taken_for_one(
     half = tmp_path / "cache" / "converting-abc"
     half.mkdir(parents=True)
     (half / "model.xml").write_text("<net")
-    assert openvino.cached(MOBILENET, fingerprint(mobilenet).sha256) is None
-    place = Path(openvino._place(MOBILENET, fingerprint(mobilenet).sha256))
+    assert conversions_cache.find(MOBILENET, fingerprint(mobilenet).sha256) is None
+    place = Path(conversions_cache.place(MOBILENET, fingerprint(mobilenet).sha256))
     place.mkdir()
     (place / "model.xml").write_text("<net")
-    assert openvino.cached(MOBILENET, fingerprint(mobilenet).sha256) is None
+    assert conversions_cache.find(MOBILENET, fingerprint(mobilenet).sha256) is None
 
 
 # --- what cannot be had ---------------------------------------------------------------------------------------------
@@ -193,7 +196,7 @@ def test_a_network_that_does_not_convert_goes_on_with_tensorflow_and_says_so(
     def refuse(network: object, *_: object) -> None:
         raise EngineFailed("mobilenet_v2 does not convert for OpenVINO (unsupported)")
 
-    monkeypatch.setattr(openvino, "_convert", refuse)
+    monkeypatch.setattr(conversions_cache, "_convert", refuse)
     monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "cache"))
     lines: list[str] = []
     embedder, _ = load(Recipe("mobilenet_v2", mobilenet), lines.append)
@@ -252,11 +255,63 @@ def test_rounding_is_no_drift_but_exchanged_channels_are(cache: Path, mobilenet:
     images = canary.images(exact.input_size)
     then = exact.embed(images).features.astype(np.float16)
     keras = load(Recipe("mobilenet_v2", mobilenet, engine="tensorflow"))[0]
-    assert canary.drift(then, keras.embed(images).features) >= canary.allowed("f32", "f32")
+    assert canary.cosine(then, keras.embed(images).features) >= canary.allowed("f32", "f32")
     if openvino.native_precision() == "bf16":
         rounded = load(Recipe("mobilenet_v2", mobilenet, precision="bf16"))[0]
-        assert canary.drift(then, rounded.embed(images).features) >= canary.allowed("f32", "bf16")
+        assert canary.cosine(then, rounded.embed(images).features) >= canary.allowed("f32", "bf16")
     exchanged = np.ascontiguousarray(images[..., ::-1])
-    assert canary.drift(then, exact.embed(exchanged).features) < canary.allowed("bf16", "bf16")
+    assert canary.cosine(then, exact.embed(exchanged).features) < canary.allowed("bf16", "bf16")
     darker = images // 2
-    assert canary.drift(then, exact.embed(darker).features) < canary.allowed("bf16", "bf16")
+    assert canary.cosine(then, exact.embed(darker).features) < canary.allowed("bf16", "bf16")
+
+
+class _Turned:
+    """A loaded embedder whose engine has come to exchange red and blue."""
+
+    def __init__(self, real: Embedder) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "submit":
+            raise AttributeError(name)
+        return getattr(self._real, name)
+
+    def embed(self, pixels: np.ndarray) -> Embedding:
+        return self._real.embed(np.ascontiguousarray(pixels[..., ::-1]))
+
+
+def test_a_drifted_engine_is_refused_before_vectors_are_mixed_and_said_in_a_search(
+    cache: Path, mobilenet: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Database(tmp_path / "db", backbone="mobilenet_v2", weights=mobilenet) as db:
+        assert db.build(photos).added == 12
+    real = backbones.load
+    monkeypatch.setattr(backbones, "load", lambda recipe, notice: (_Turned(real(recipe, notice)[0]), None))
+    save(photos / "another.png", 99)
+    lines: list[str] = []
+    with Database(tmp_path / "db", notice=lines.append) as db:
+        assert db.search(photos / "3.png")[0].path == str(photos / "3.png")  # stored: no engine is asked
+        assert lines == []
+        assert len(db.search(photos / "another.png", exact=True)) == 10
+        assert len(lines) == 1 and "no longer gives the vectors" in lines[0]
+        with pytest.raises(EngineDrifted, match="nothing was stored"):
+            db.build(photos)
+        assert len(db) == 12
+    monkeypatch.setattr(backbones, "load", real)
+    with Database(tmp_path / "db") as db:
+        assert db.build(photos).added == 1
+        assert db.check().ok
+
+
+def test_a_database_remembers_engine_and_precision_and_says_where_the_conversion_is(
+    cache: Path, mobilenet: str, photos: Path, tmp_path: Path
+) -> None:
+    with Database(tmp_path / "db", backbone="mobilenet_v2", weights=mobilenet, precision="f32") as db:
+        db.build(photos)
+    with Database(tmp_path / "db", mode="r") as db:
+        info = db.info()
+        assert (info.engine, info.precision) == ("openvino", "f32")
+        assert info.cache and Path(info.cache).parent == cache
+        save(tmp_path / "new.png", 77)
+        db.search(tmp_path / "new.png")
+        assert db._engine.get().precision == "f32"

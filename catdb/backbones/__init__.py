@@ -6,6 +6,7 @@ its weights. This module is light; the library that runs a network is imported w
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -18,14 +19,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from catdb.backbones import canary
 from catdb.backbones import weights as weights_files
 from catdb.backbones.table import NETWORKS, Network, plain
 from catdb.backbones.weights import Weights
-from catdb.errors import BackboneMismatch, BackboneUnknown, EngineFailed, WeightsInvalid
+from catdb.errors import BackboneMismatch, BackboneUnknown, EngineDrifted, EngineFailed, WeightsInvalid
 
 DEFAULT = "inception_resnet_v2"
-GRAPH = 1
-"""Number of the way in which pixels become vectors; it rises when the same image would get another vector."""
 BATCH = 32
 """Images of one request, for an embedder that does not say what it likes best."""
 ENGINES = ("auto", "openvino", "tensorflow")
@@ -53,8 +53,15 @@ class Embedding:
     @classmethod
     def joined(cls, parts: Sequence[Embedding]) -> Embedding:
         """Return the embeddings of several batches as one."""
-        columns = ("features", "categories", "probabilities")
-        return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
+        return cls(
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.categories for part in parts]),
+            np.concatenate([part.probabilities for part in parts]),
+        )
+
+    def first(self, count: int) -> Embedding:
+        """Return what is said of the first images."""
+        return Embedding(self.features[:count], self.categories[:count], self.probabilities[:count])
 
 
 def embedding(feature: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Embedding:
@@ -133,6 +140,14 @@ def imagenet() -> tuple[Category, ...]:
     return tuple(Category(*line.split("\t")) for line in lines)
 
 
+def cached(backbone: str, sha256: str | None) -> str | None:
+    """Return the folder of a network's conversion, or None where there is none; it is not checked here."""
+    from catdb.backbones import cache
+
+    folder = cache.place(NETWORKS[backbone], sha256) if backbone in NETWORKS and sha256 else ""
+    return folder if os.path.isdir(folder) else None
+
+
 def check_weights(backbone: str, path: str, sha256: str | None) -> None:
     """Raise BackboneMismatch unless a weights file is the one with this SHA-256."""
     if backbone not in NETWORKS:
@@ -140,14 +155,29 @@ def check_weights(backbone: str, path: str, sha256: str | None) -> None:
     weights_files.expected(NETWORKS[backbone], weights_files.fingerprint(path), sha256)
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What a database remembers of the engine that made its vectors."""
+
+    vectors: NDArray[np.float16]  # (4, d), of canary.images()
+    precision: str
+
+
 class Engine:
     """A backbone that is loaded when it is first needed; threads may share it."""
 
-    def __init__(self, source: Recipe | Embedder, notice: Callable[[str], None] = lambda line: None) -> None:
-        """``source`` says how to come by an embedder, or is one."""
+    def __init__(
+        self,
+        source: Recipe | Embedder,
+        notice: Callable[[str], None] = lambda line: None,
+        remembered: Canary | None = None,
+    ) -> None:
+        """``source`` says how to come by an embedder, or is one. A loaded one must give the remembered canaries."""
         self._recipe = source if isinstance(source, Recipe) else None
         self._embedder = None if isinstance(source, Recipe) else source
         self._notice = notice
+        self._remembered = remembered
+        self._known = self._proved = False  # that it gives the remembered vectors: at a glance, and for all of them
         self._turn = threading.Lock()
         self.backbone = canonical(source.backbone) if isinstance(source, Recipe) else source.backbone
         self.weights_path: str | None = None
@@ -169,15 +199,6 @@ class Engine:
         """Requests that it can be given at a time without waiting for the oldest."""
         return getattr(self._embedder, "requests", 2)
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[Embedding]:
-        """Start embedding a batch; batches may finish in any order. Some embedders do it all before this returns."""
-        embedder = self.get()
-        if hasattr(embedder, "submit"):
-            return embedder.submit(pixels)  # type: ignore[no-any-return]
-        future: Future[Embedding] = Future()
-        future.set_result(embedder.embed(pixels))
-        return future
-
     def get(self) -> Embedder:
         """Return the embedder; see :func:`load` for what can be wrong the first time."""
         with self._turn:
@@ -185,6 +206,55 @@ class Engine:
                 assert self._recipe is not None
                 self._embedder, self.weights_path = load(self._recipe, self._notice)
             return self._embedder
+
+    def canary(self) -> Canary:
+        """Return what is to be remembered of this engine."""
+        embedder = self.get()
+        vectors = embedder.embed(canary.images(embedder.input_size)).features
+        return Canary(vectors.astype(np.float16), embedder.precision)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
+        """Embed images (n, h, w, 3) to search with. An engine that has drifted is said to have, the first time."""
+        embedder, then = self.get(), self._remembered
+        if then is None or self._known:
+            return embedder.embed(pixels)
+        self._known = True
+        board = slice(canary.BOARD, canary.BOARD + 1)  # the one that shows most, in the same pass: it costs one image
+        together = embedder.embed(np.concatenate([pixels, canary.images(embedder.input_size)[board]]))
+        drift = self._drift(then.vectors[board], together.features[len(pixels) :])
+        if drift:
+            self._notice(f"{drift}; until then answers may be wrong")
+        return together.first(len(pixels))
+
+    def submit(self, pixels: NDArray[np.uint8]) -> Future[Embedding]:
+        """Start embedding a batch to be stored; batches may finish in any order, or before this returns.
+
+        Raises EngineDrifted rather than mix vectors that cannot be compared.
+        """
+        embedder, then = self.get(), self._remembered
+        if then is not None and not self._proved:
+            drift = self._drift(then.vectors, embedder.embed(canary.images(embedder.input_size)).features)
+            if drift:
+                raise EngineDrifted(f"{drift}; nothing was stored")
+            self._proved = self._known = True
+        if hasattr(embedder, "submit"):
+            return embedder.submit(pixels)  # type: ignore[no-any-return]
+        future: Future[Embedding] = Future()
+        future.set_result(embedder.embed(pixels))
+        return future
+
+    def _drift(self, then: NDArray[np.float16], now: NDArray[np.float32]) -> str:
+        """Say how the vectors of canaries differ, if by more than rounding explains."""
+        assert self._remembered is not None
+        embedder, precision = self.get(), self._remembered.precision
+        cosine = canary.cosine(then, now)
+        if cosine >= canary.allowed(precision, embedder.precision):
+            return ""
+        return (
+            f"{embedder.backbone} no longer gives the vectors that this database holds (cosine {cosine:.4f} on known "
+            f"images; {embedder.engine} in {embedder.precision}, then {precision}): try --engine tensorflow, or build "
+            "a new database"
+        )
 
 
 def load(recipe: Recipe, notice: Callable[[str], None] = lambda line: None) -> tuple[Embedder, str | None]:
@@ -213,7 +283,7 @@ def load(recipe: Recipe, notice: Callable[[str], None] = lambda line: None) -> t
 
 def _load_openvino(recipe: Recipe, network: Network, notice: Callable[[str], None]) -> tuple[Embedder, str | None]:
     """Load the converted network, converting it first where that was never done with these weights."""
-    from catdb.backbones import openvino
+    from catdb.backbones import cache, openvino
 
     precision = recipe.precision
     native = openvino.native_precision()
@@ -225,12 +295,12 @@ def _load_openvino(recipe: Recipe, network: Network, notice: Callable[[str], Non
     if recipe.weights != "imagenet" or sha256 is None:
         weights = _weights(recipe, network, notice)
         sha256, path = weights.sha256, weights.path
-    folder = openvino.cached(network, sha256)
+    folder = cache.find(network, sha256)
     if folder:
         with suppress(EngineFailed):  # made by an OpenVINO that this one cannot read: converted again, if that can be
             return openvino.OpenVinoEmbedder(network, folder, sha256, precision), path
     weights = _weights(recipe, network, notice)
-    with openvino.converted(network, weights, notice) as folder:
+    with cache.converted(network, weights, notice) as folder:
         return openvino.OpenVinoEmbedder(network, folder, weights.sha256, precision), weights.path
 
 

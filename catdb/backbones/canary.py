@@ -12,6 +12,10 @@ ROUNDED = 0.92
 exchanged give 0.52, half the brightness 0.89, a shift by three pixels 0.87."""
 
 
+BOARD = 1
+"""Of the four, the one whose vector changes most with what an engine may do wrong."""
+
+
 def images(size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the canaries, uint8 (4, h, w, 3): a gradient, a board, rings, and a coarse pattern. Integers only, so that
     they are the same everywhere."""
@@ -30,7 +34,7 @@ def images(size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.stack([np.stack(channels, axis=-1) for channels in drawn]).astype(np.uint8)
 
 
-def drift(remembered: NDArray[np.float16], now: NDArray[np.float32]) -> float:
+def cosine(remembered: NDArray[np.float16], now: NDArray[np.float32]) -> float:
     """Return the lowest cosine between the remembered vectors (4, d) of the canaries and those of today."""
     then = remembered.astype(np.float32)
     products = (then * now).sum(axis=1)

@@ -10,8 +10,9 @@ import os
 import sys
 import tempfile
 
+from catdb.backbones.cache import INVALID
 from catdb.backbones.keras import export
-from catdb.backbones.openvino import INVALID, save
+from catdb.backbones.openvino import save
 from catdb.backbones.table import NETWORKS
 from catdb.backbones.weights import fingerprint
 from catdb.errors import WeightsInvalid

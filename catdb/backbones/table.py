@@ -21,6 +21,10 @@ efficientnet  [0, 255], but Keras adds a layer to its *published* EfficientNets 
 """
 
 
+GRAPH = 1
+"""Number of the way in which pixels become vectors; it rises when the same image would get another vector."""
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """One network. Its feature is the last global average pooling, or the layer named ``feature``."""

@@ -356,6 +356,7 @@ class Catalog:
     def fail(self, root: int, path: bytes, reason: str, stamp: Stamp | None) -> None:
         """Record that a file could not be read. With a stamp its content is known to be bad: its image goes."""
         values = as_row(stamp) if stamp else (None, None, None)
+        reason = reason.encode("utf-8", "backslashreplace").decode()
         self.sql.execute("INSERT OR REPLACE INTO failure VALUES(?, ?, ?, ?, ?, ?)", (root, path, *values, reason))
         known = self._one("SELECT id FROM image WHERE root = ? AND path = ?", root, path)
         if stamp and known:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from catdb.cli.options import as_json, building, database, open_database, path_type
+from catdb.cli.options import as_json, building, database, open_database, path_type, running
 from catdb.cli.output import Bar, percent, report_troubles, say, show, summary
 from catdb.errors import CatdbError
 
@@ -61,6 +61,7 @@ def cli() -> None:
 @click.argument("folders", nargs=-1, type=path_type)
 @database
 @building
+@running
 @as_json
 @click.pass_context
 def build(
@@ -70,6 +71,9 @@ def build(
     db: str | None,
     backbone: str | None,
     weights: str | None,
+    engine: str,
+    precision: str,
+    nice: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -77,7 +81,10 @@ def build(
 
     Adds, embeds again what changed, follows what moved, drops what is gone. Run it again at any time.
     """
-    with open_database(db, create=True, backbone=backbone, weights=weights) as store:
+    if nice:
+        os.nice(19)
+    network = {"backbone": backbone, "weights": weights, "engine": engine, "precision": precision}
+    with open_database(db, create=True, **network) as store:
         if not folders and not os.path.exists(os.path.join(store.path, "catalog.sqlite")):
             raise click.UsageError("there is no database yet: name the folders to build it from")
         with Bar() as bar:
@@ -91,6 +98,7 @@ def build(
 @click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Matches of each query [10].")
 @click.option("--probes", metavar="N", type=click.IntRange(1), default=4, help="Categories to search [its own 4].")
 @click.option("--exact", is_flag=True, help="Compare with every image.")
+@running
 @as_json
 @click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write the matches as CSV as well.")
 @click.option("--sheet", metavar="FILE.png", type=path_type, help="Write a contact sheet as well.")
@@ -102,6 +110,8 @@ def search(
     k: int,
     probes: int,
     exact: bool,
+    engine: str,
+    precision: str,
     as_json: bool,
     csv_file: str | None,
     sheet: str | None,
@@ -117,7 +127,7 @@ def search(
     results: list[Result] = []
     unlisted: list[Failure] = []
     answered = failed = 0
-    with open_database(db, mode="r") as store, csv_lines(csv_file) as write:
+    with open_database(db, mode="r", engine=engine, precision=precision) as store, csv_lines(csv_file) as write:
         for answer in store.search_many(_queries(queries, unlisted), k=k, probes=probes, exact=exact):
             print_answer(answer, as_json=as_json)
             answered += 1
@@ -155,10 +165,11 @@ def _queries(paths: tuple[str, ...], unlisted: list[Failure]) -> Iterator[str]:
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=path_type)
 @database
+@running
 @click.pass_context
-def add(ctx: click.Context, paths: tuple[str, ...], db: str | None) -> None:
+def add(ctx: click.Context, paths: tuple[str, ...], db: str | None, engine: str, precision: str) -> None:
     """Add files and folders, and take removed ones back."""
-    with open_database(db, create=True) as store, Bar() as bar:
+    with open_database(db, create=True, engine=engine, precision=precision) as store, Bar() as bar:
         report = store.add(paths, progress=bar)
     _finish(ctx, report, as_json=False)
 
@@ -186,6 +197,8 @@ def info(db: str | None, as_json: bool) -> None:
     weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
     click.echo(f"{show(found.path)}: {found.images:,} images in {found.categories} categories, {found.bytes:,} bytes")
     click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
+    if found.weights_sha256:
+        click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
     click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")
     for root in found.roots:
         kind = "" if root.whole else " (single files only)"

@@ -35,10 +35,20 @@ def building(command: Command) -> Command:
         click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches; remembered."),
         click.option("--include", metavar="GLOB", multiple=True, help="Take a remembered --exclude GLOB back."),
         click.option("--prune", is_flag=True, help="Drop the images of folders that seem to be away."),
+        click.option("--nice", is_flag=True, help="Leave the machine to others: lowest priority."),
         click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores]."),
     ):
         command = option(command)
     return command
+
+
+def running(command: Command) -> Command:
+    """Add the options of a command that may run a network."""
+    engines, precisions = click.Choice(["auto", "openvino", "tensorflow"]), click.Choice(["auto", "f32", "bf16"])
+    command = click.option(
+        "--precision", type=precisions, default="auto", help="Numbers to compute in [bf16 if native]."
+    )(command)
+    return click.option("--engine", type=engines, default="auto", help="What runs the network [openvino].")(command)
 
 
 def nearest() -> str | None:
