@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any
 
@@ -344,6 +343,8 @@ class Database:
         """Bring a new database into being, once its network has proved to be at hand."""
         if self._store.exists():
             return
+        from importlib.metadata import version  # slow to import, and needed just once
+
         embedder = self._engine.get()
         for category in embedder.categories:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", category.id):

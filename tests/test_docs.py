@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from catdb import Database
-from catdb.images import render
+from catdb.images.scenes import render
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

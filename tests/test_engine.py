@@ -15,8 +15,7 @@ from conftest import save
 from PIL import Image
 
 from catdb import Database, EngineDrifted, EngineFailed, WeightsInvalid, backbones
-from catdb.backbones import Embedder, Embedding, Engine, Recipe, canary, load, openvino
-from catdb.backbones import cache as conversions_cache
+from catdb.backbones import Embedder, Embedding, Engine, Recipe, canary, conversion, load, openvino
 from catdb.backbones.table import NETWORKS, Network
 from catdb.backbones.weights import Weights, fingerprint
 
@@ -55,7 +54,7 @@ def quick(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [source] = made.iterdir()
         shutil.copytree(source, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr(conversions_cache, "_convert", copy)
+    monkeypatch.setattr(conversion, "_convert", copy)
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(conversions_cache, "_convert", refuse)
+    monkeypatch.setattr(conversion, "_convert", refuse)
 
 
 def photographs(data: Path, number: int) -> np.ndarray:
@@ -142,7 +141,7 @@ def test_a_truncated_cache_file_is_made_anew(cache: Path, quick: None, mobilenet
     embedder, _ = load(Recipe("mobilenet_v2", mobilenet, precision="f32"), lines.append)
     assert len([line for line in lines if line.startswith("converting")]) == 1
     assert embedder.embed(canary.images((224, 224))).features.shape == (4, 1280)
-    assert conversions_cache.find(MOBILENET, fingerprint(mobilenet).sha256)
+    assert conversion.find(MOBILENET, fingerprint(mobilenet).sha256)
     assert [path.name for path in cache.iterdir() if path.name.startswith("converting-")] == []
 
 
@@ -180,11 +179,11 @@ def test_a_killed_conversion_leaves_nothing_that_is_taken_for_one(
     half = tmp_path / "cache" / "converting-abc"
     half.mkdir(parents=True)
     (half / "model.xml").write_text("<net")
-    assert conversions_cache.find(MOBILENET, fingerprint(mobilenet).sha256) is None
-    place = Path(conversions_cache.place(MOBILENET, fingerprint(mobilenet).sha256))
+    assert conversion.find(MOBILENET, fingerprint(mobilenet).sha256) is None
+    place = Path(conversion.place(MOBILENET, fingerprint(mobilenet).sha256))
     place.mkdir()
     (place / "model.xml").write_text("<net")
-    assert conversions_cache.find(MOBILENET, fingerprint(mobilenet).sha256) is None
+    assert conversion.find(MOBILENET, fingerprint(mobilenet).sha256) is None
 
 
 # --- what cannot be had ---------------------------------------------------------------------------------------------
@@ -196,7 +195,7 @@ def test_a_network_that_does_not_convert_goes_on_with_tensorflow_and_says_so(
     def refuse(network: object, *_: object) -> None:
         raise EngineFailed("mobilenet_v2 does not convert for OpenVINO (unsupported)")
 
-    monkeypatch.setattr(conversions_cache, "_convert", refuse)
+    monkeypatch.setattr(conversion, "_convert", refuse)
     monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "cache"))
     lines: list[str] = []
     embedder, _ = load(Recipe("mobilenet_v2", mobilenet), lines.append)

@@ -142,9 +142,9 @@ def imagenet() -> tuple[Category, ...]:
 
 def cached(backbone: str, sha256: str | None) -> str | None:
     """Return the folder of a network's conversion, or None where there is none; it is not checked here."""
-    from catdb.backbones import cache
+    from catdb.backbones import conversion
 
-    folder = cache.place(NETWORKS[backbone], sha256) if backbone in NETWORKS and sha256 else ""
+    folder = conversion.place(NETWORKS[backbone], sha256) if backbone in NETWORKS and sha256 else ""
     return folder if os.path.isdir(folder) else None
 
 
@@ -210,7 +210,7 @@ class Engine:
     def canary(self) -> Canary:
         """Return what is to be remembered of this engine."""
         embedder = self.get()
-        vectors = embedder.embed(canary.images(embedder.input_size)).features
+        vectors = _start(embedder, canary.images(embedder.input_size)).result().features
         return Canary(vectors.astype(np.float16), embedder.precision)
 
     def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
@@ -233,15 +233,12 @@ class Engine:
         """
         embedder, then = self.get(), self._remembered
         if then is not None and not self._proved:
-            drift = self._drift(then.vectors, embedder.embed(canary.images(embedder.input_size)).features)
+            now = _start(embedder, canary.images(embedder.input_size)).result()
+            drift = self._drift(then.vectors, now.features)
             if drift:
                 raise EngineDrifted(f"{drift}; nothing was stored")
             self._proved = self._known = True
-        if hasattr(embedder, "submit"):
-            return embedder.submit(pixels)  # type: ignore[no-any-return]
-        future: Future[Embedding] = Future()
-        future.set_result(embedder.embed(pixels))
-        return future
+        return _start(embedder, pixels)
 
     def _drift(self, then: NDArray[np.float16], now: NDArray[np.float32]) -> str:
         """Say how the vectors of canaries differ, if by more than rounding explains."""
@@ -255,6 +252,15 @@ class Engine:
             f"images; {embedder.engine} in {embedder.precision}, then {precision}): try --engine tensorflow, or build "
             "a new database"
         )
+
+
+def _start(embedder: Embedder, pixels: NDArray[np.uint8]) -> Future[Embedding]:
+    """Start embedding; an embedder that cannot start has done it when this returns."""
+    if hasattr(embedder, "submit"):
+        return embedder.submit(pixels)  # type: ignore[no-any-return]
+    future: Future[Embedding] = Future()
+    future.set_result(embedder.embed(pixels))
+    return future
 
 
 def load(recipe: Recipe, notice: Callable[[str], None] = lambda line: None) -> tuple[Embedder, str | None]:
@@ -283,7 +289,7 @@ def load(recipe: Recipe, notice: Callable[[str], None] = lambda line: None) -> t
 
 def _load_openvino(recipe: Recipe, network: Network, notice: Callable[[str], None]) -> tuple[Embedder, str | None]:
     """Load the converted network, converting it first where that was never done with these weights."""
-    from catdb.backbones import cache, openvino
+    from catdb.backbones import conversion, openvino
 
     precision = recipe.precision
     native = openvino.native_precision()
@@ -295,12 +301,12 @@ def _load_openvino(recipe: Recipe, network: Network, notice: Callable[[str], Non
     if recipe.weights != "imagenet" or sha256 is None:
         weights = _weights(recipe, network, notice)
         sha256, path = weights.sha256, weights.path
-    folder = cache.find(network, sha256)
+    folder = conversion.find(network, sha256)
     if folder:
         with suppress(EngineFailed):  # made by an OpenVINO that this one cannot read: converted again, if that can be
             return openvino.OpenVinoEmbedder(network, folder, sha256, precision), path
     weights = _weights(recipe, network, notice)
-    with cache.converted(network, weights, notice) as folder:
+    with conversion.converted(network, weights, notice) as folder:
         return openvino.OpenVinoEmbedder(network, folder, weights.sha256, precision), weights.path
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 
-from catdb.backbones.cache import INVALID
+from catdb.backbones.conversion import INVALID
 from catdb.backbones.keras import export
 from catdb.backbones.openvino import save
 from catdb.backbones.table import NETWORKS

@@ -1,7 +1,7 @@
 """Networks of ``keras.applications``, run by OpenVINO. The secret kept here is OpenVINO.
 
 A network is converted once, from Keras and in a process of its own (:mod:`catdb.backbones.convert`), into a folder of
-the cache (:mod:`catdb.backbones.cache`). From then on neither Keras nor TensorFlow is imported.
+the cache (:mod:`catdb.backbones.conversion`). From then on neither Keras nor TensorFlow is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from catdb.backbones import Category, Embedding, embedding, imagenet
-from catdb.backbones.cache import MODEL
+from catdb.backbones.conversion import MODEL
 from catdb.backbones.table import Network
 from catdb.errors import EngineFailed
 

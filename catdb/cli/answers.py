@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import click
 
 from catdb.cli.output import named, say, searched, show
-from catdb.images import Failure, Row, write_sheet
+from catdb.images import Failure
+from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
 
 

@@ -16,7 +16,8 @@ from catdb.cli.options import nearest
 from catdb.cli.output import Bar, notice, report_troubles, say, show, summary
 from catdb.database import Database
 from catdb.errors import WeightsNotFound
-from catdb.images import Failure, queries, render
+from catdb.images import Failure
+from catdb.images.scenes import queries, render
 from catdb.query import Result
 
 _MATCHES = 10

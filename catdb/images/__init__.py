@@ -3,7 +3,7 @@
     find ─▶ Found ─ fingerprint ─▶ Content ─ read ─▶ Picture          each of them, or a Failure
 
 A bad image is a value in the stream, never an exception; only a query's (:func:`decode`, :func:`fit`) raises
-:class:`catdb.errors.ImageUnreadable`. This package alone knows Pillow and pillow-heif.
+:class:`catdb.errors.ImageUnreadable`. What draws is in :mod:`catdb.images.sheet` and :mod:`catdb.images.scenes`. This package alone knows Pillow and pillow-heif.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from catdb.images.find import (
     identify,
     ignored,
 )
-from catdb.images.scenes import queries, render
-from catdb.images.sheet import Row, write_sheet
 
 __all__ = [
     "Content",
     "Failure",
     "Found",
     "Picture",
-    "Row",
     "Stamp",
     "Unlisted",
     "decode",
@@ -39,8 +36,5 @@ __all__ = [
     "fit",
     "identify",
     "ignored",
-    "queries",
     "read",
-    "render",
-    "write_sheet",
 ]
