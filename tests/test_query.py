@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catdb import Database, Failure, ImageUnreadable, Result
-from catdb.images import fit, render
+from catdb.images import fit
+from catdb.images.scenes import render
 
 Open = Callable[..., Database]
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -297,6 +298,7 @@ def _finish(ctx: click.Context, report: Report, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
+    warnings.filterwarnings("ignore", module="PIL")  # of metadata that it cannot read; the images are fine
     for stream in (sys.stdout, sys.stderr):  # a name must never end the program because of a terminal's encoding
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -13,7 +13,7 @@ import click
 from catdb.backbones import DEFAULT
 from catdb.cli.answers import print_answer, write_contact_sheet
 from catdb.cli.options import nearest
-from catdb.cli.output import Bar, notice, report_troubles, say, show, summary
+from catdb.cli.output import Bar, notice, program, report_troubles, say, show, summary
 from catdb.database import Database
 from catdb.errors import WeightsNotFound
 from catdb.images import Failure
@@ -33,7 +33,7 @@ def on_examples() -> int:
     with store:
         _show(store, [str(path) for path in asked], str(place / "contact-sheet.png"))
     click.echo(f"\nimages and database: {show(str(place))}")
-    click.echo("next: try it on your own images:  catdb demo FOLDER")
+    click.echo(f"next: try it on your own images:  {program()} demo FOLDER")
     return 0
 
 
@@ -50,7 +50,7 @@ def on_folder(folder: str, db: str | None) -> int:
         chosen = [image for number, image in enumerate(store) if number in places]
         _show(store, chosen, os.path.join(path, "contact-sheet.png"))
     click.echo(f"\ndatabase: {show(path)}")
-    click.echo(f"next:  catdb search --db {show(shlex.quote(path))} IMAGE")
+    click.echo(f"next:  {program()} search --db {show(shlex.quote(path))} IMAGE")
     return 3 if failed else 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -35,7 +38,7 @@ def notice(line: str) -> None:
 
 
 def percent(part: float) -> str:
-    return f"{100 * part:.0f} %"
+    return f"{100 * part:.0f} %" if part >= 0.005 else "<1 %"
 
 
 def named(categories: tuple[Prediction, ...]) -> str:
@@ -109,3 +112,8 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def program() -> str:
+    """Return how to call this program again: by its name where the shell finds it, else by its path."""
+    return "catdb" if shutil.which("catdb") else shlex.quote(os.path.join(os.path.dirname(sys.executable), "catdb"))

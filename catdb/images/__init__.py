@@ -3,7 +3,8 @@
     find ─▶ Found ─ fingerprint ─▶ Content ─ read ─▶ Picture          each of them, or a Failure
 
 A bad image is a value in the stream, never an exception; only a query's (:func:`decode`, :func:`fit`) raises
-:class:`catdb.errors.ImageUnreadable`. What draws is in :mod:`catdb.images.sheet` and :mod:`catdb.images.scenes`. This package alone knows Pillow and pillow-heif.
+:class:`catdb.errors.ImageUnreadable`. What draws is in ``sheet`` and ``scenes``. This package alone knows Pillow and
+pillow-heif.
 """
 
 from __future__ import annotations

@@ -1,0 +1,5 @@
+"""``python -m catdb`` is the command ``catdb``."""
+
+from catdb.cli import main
+
+main()
