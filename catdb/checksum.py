@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["checksum", "digest"]
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18  # stays in a core's cache; fresh megabytes from the allocator cost more than the digest
 
 
 def digest(stream: BinaryIO) -> bytes:
-    """Digest the rest of a stream into 16 bytes (XXH3, 128 bits), holding one piece of 1 MiB at a time."""
+    """Digest the rest of a stream into 16 bytes (XXH3, 128 bits), holding one piece of 256 KiB at a time."""
     state = xxhash.xxh3_128()
-    while piece := stream.read(_PIECE):
-        state.update(piece)
+    piece = memoryview(bytearray(_PIECE))
+    while count := stream.readinto(piece):  # type: ignore[attr-defined]
+        state.update(piece[:count])
     return state.digest()
 
 

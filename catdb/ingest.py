@@ -5,7 +5,7 @@
                        ─▶ Failure
 
 The engine always has its next batch while a commit waits for the disk, and a file is being read for each core. What is
-held at once is bounded: AHEAD batches of decoded pictures, and as many as the engine takes at a time.
+held at once is bounded: AHEAD decoded pictures, and the few batches that the engine takes at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from catdb.images import Content, Failure, Picture, fingerprint, read
 from catdb.roots import Roots
 from catdb.store import Store
 
-AHEAD = 2  # batches of pictures that are read ahead of the engine
+AHEAD = 64  # pictures that are read ahead of the engine
 _PER_COMMIT = 256  # images in one commit...
 _SECONDS = 5.0  # ...or as many as come in this time, so that an interruption costs little
 
@@ -64,7 +64,7 @@ class Intake:
 
         When it is left early, by an interruption or an error, whatever had been embedded is committed all the same.
         """
-        window = max(AHEAD * self.engine.batch, 2 * jobs)
+        window = max(AHEAD, 2 * jobs)
         try:
             with (
                 ThreadPoolExecutor(jobs, "catdb-read") as pool,
