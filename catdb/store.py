@@ -120,6 +120,12 @@ class Store:
                 self._close_writer()
         self._close_writer()  # where another process writes, it has the log in its hands, and this writes nothing back
 
+    def __del__(self) -> None:
+        """Give the connections back where close() was forgotten; not under the lock, which one would wait for here."""
+        with suppress(Exception):
+            self._close_readers()
+            self._close_writer()
+
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer:
