@@ -75,7 +75,7 @@ def photographs(data: Path, number: int) -> np.ndarray:
 
 
 def test_float32_gives_keras_own_vectors_on_photographs(cache: Path, mobilenet: str, data: Path) -> None:
-    pixels = photographs(data, 100)
+    pixels = photographs(data, 300)
     keras = load(Recipe("mobilenet_v2", mobilenet, engine="tensorflow"))[0].embed(pixels)
     found = load(Recipe("mobilenet_v2", mobilenet, precision="f32"))[0].embed(pixels)
     assert (found.features * keras.features).sum(axis=1).min() >= 0.9999
