@@ -1,6 +1,6 @@
 """Which hash catdb uses, and from which library: nobody else knows that it is xxHash (XXH3).
 
-Both functions tell accidents apart, not forgeries: XXH3 is fast (about 30 GB/s) and not cryptographic.
+Both functions tell accidents apart, not forgeries: XXH3 is fast and not cryptographic.
 """
 
 from __future__ import annotations

@@ -183,12 +183,18 @@ def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Re
     with store.snapshot() as snapshot:
         populated = [load.category for load in snapshot.catalog.loads() if load.images]
         total = snapshot.catalog.count()
-        probes = len(own) + len(populated) if reach.exact else reach.probes
+        everything = list(dict.fromkeys([*own, *populated]))
+        probes = len(everything) if reach.exact else reach.probes
         widened = False
         while True:
-            probed = _route(snapshot, own, point.vector, probes)
+            if probes >= len(everything):
+                probed = everything  # in no order: nothing is left out
+            elif probes <= len(own):
+                probed = own[:probes]
+            else:
+                probed = search.route(own, *snapshot.centroids(), point.vector, probes)
             hits = search.nearest(point.vector, snapshot.blocks(probed), probed, reach.k)
-            if hits.scanned or probes >= len(own) + len(populated):
+            if hits.scanned or probes >= len(everything):
                 break
             widened, probes = True, probes + PER_IMAGE
         return Result(
@@ -202,12 +208,6 @@ def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Re
             widened=widened,
             notes=tuple(dict.fromkeys(snapshot.notes)),
         )
-
-
-def _route(snapshot: Snapshot, own: Sequence[int], vector: NDArray[np.float16], probes: int) -> list[int]:
-    if probes <= len(own):
-        return list(own)[:probes]
-    return search.route(own, *snapshot.centroids(), vector, probes)
 
 
 def _matches(store: Store, snapshot: Snapshot, hits: search.Hits) -> Iterator[Match]:

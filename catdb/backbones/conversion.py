@@ -93,7 +93,7 @@ def converted(network: Network, weights: Weights, notice: Callable[[str], None])
 
 
 def _convert(network: Network, weights: Weights, target: str) -> None:
-    """Run the conversion in a process of its own: TensorFlow's 2 GB go with it."""
+    """Run the conversion in a process of its own: TensorFlow's memory goes with it."""
     command = [sys.executable, "-m", "catdb.backbones.convert", network.name, weights.path, target]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode == INVALID:

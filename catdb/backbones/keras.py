@@ -168,7 +168,7 @@ class KerasEmbedder:
     precision = "f32"
 
     def __init__(self, network: Network, weights: Weights) -> None:
-        """Build the network and load its weights: seconds, and up to 2 GB for the large ones."""
+        """Build the network and load its weights, which takes seconds."""
         with _quiet():
             import tensorflow as tf
 

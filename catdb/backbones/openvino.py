@@ -37,7 +37,7 @@ class OpenVinoEmbedder:
     """A converted network on the CPU. Small requests use all cores for one image, large ones a stream per core."""
 
     engine = "openvino"
-    batch = 8  # images of one request; measured fastest with a stream per core
+    batch = 8  # images of one request: enough to fill a stream, few enough that the next is soon begun
 
     def __init__(self, network: Network, folder: str, sha256: str, precision: str) -> None:
         """Read a conversion. ``precision``: "f32" or "bf16". Raises EngineFailed where OpenVINO refuses the files."""

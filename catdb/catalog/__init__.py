@@ -22,7 +22,7 @@ exclude   globs of what is not to be found
 
 Image ids rise and are never used twice: a changed file is a new image, so that a row of an old shard can never be
 taken for it. ``pending`` and ``tombstone`` are small tables of their own because as flags in ``member`` they would
-rewrite pages all over it: 27 KB written per image, against 0.2 KB.
+rewrite pages all over it, for every image.
 
 A connection opened by :meth:`Catalog.writer` is used only under the database's lock, and only it commits and
 checkpoints; those by :meth:`Catalog.reader` can do neither (SQLite before 3.51.3 can lose a commit when several

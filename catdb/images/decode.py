@@ -241,8 +241,8 @@ def _refuse_large(size: tuple[int, int], limit: int) -> None:
 def _refuse_scans(stream: _Nameless) -> None:
     """Refuse a JPEG of very many scans, given just behind the header of its first one; the stream is left there.
 
-    A camera or a program writes one or about ten. But each costs libjpeg up to 50 ms and the file 119 bytes, so that
-    one of 10 MB would keep a core for an hour.
+    A camera or a program writes one or about ten. But each costs libjpeg a pass over the image and the file
+    hardly a byte, so that a small file could keep a core for very long.
     """
     start = stream.tell()
     data, at, scans = stream.read(), 0, 1
