@@ -29,6 +29,7 @@ from catdb.errors import (
     StorageError,
 )
 from catdb.images import Failure
+from catdb.mounts import filesystem, is_remote
 from catdb.query import Query, Reach, Result, answer, answer_vector
 from catdb.reconcile import Progress, Report, reconcile, require
 from catdb.roots import Roots, absolute
@@ -117,11 +118,20 @@ class Database:
         self._notice = notice
         self._engine: Engine
         running = Recipe(engine=engine, precision=precision)
-        if self._store.exists():
+        exists = self._store.exists()
+        kind = filesystem(self.path)
+        if is_remote(kind) and exists:
+            notice(f"{self.path} is on a network file system ({kind}): beside other machines it is not safe there")
+        if exists:
             self._open(backbone, weights, running)
         elif mode == "r":
             raise DatabaseNotFound(f"{self.path}: there is no database here; catdb build makes one")
         else:
+            if is_remote(kind):
+                raise StorageError(
+                    f"{self.path}: on a network file system ({kind}), where a database is not safe: name a folder on a"
+                    " local disk; the images may stay where they are"
+                )
             _require_room(self.path)
             if backbone is None or isinstance(backbone, str):
                 name = canonical(backbone or DEFAULT)

@@ -597,3 +597,13 @@ def test_nothing_but_data_is_on_stdout(photos: Path) -> None:
     assert done.stdout.count("\n") == 1 and json.loads(done.stdout)
     for words in (["info", "--json"], ["categories", "--json"], ["failures", "--json"], ["check", "--json"]):
         assert isinstance(json.loads(clean(run(*words)).stdout), dict)
+
+
+def test_the_waiting_time_for_another_writer_is_an_option(tmp_path: Path, photos: Path, instant: Instant) -> None:
+    with Database(tmp_path / "db", backbone=instant) as database:
+        database.build(photos)
+        with database._store.writing():
+            for words in (["remove", photos / "1.png"], ["compact"], ["check", "--repair"], ["add", photos], ["build"]):
+                done = run(*words, "--db", tmp_path / "db", "--wait", "0")
+                assert done.returncode == 1 and f"(process {os.getpid()} on " in done.stderr, words
+                assert len(done.stderr.splitlines()) == 1

@@ -398,3 +398,18 @@ def test_every_message_is_one_line(photos: Path, open_db: Open, instant: Instant
         assert "\n" not in str(caught.value) and len(str(caught.value)) > 20
     with pytest.raises(PathNotFound, match="nothing was changed"):
         database.add([photos / "1.png", "nowhere"])
+
+
+def test_a_database_of_an_embedder_of_its_own_is_opened_without_it_and_asks_for_it_when_needed(
+    tmp_path: Path, photos: Path, instant: Instant
+) -> None:
+    with Database(tmp_path / "db", backbone=instant) as database:
+        database.build(photos)
+    with Database(tmp_path / "db") as database:
+        assert database.info().backbone == "instant"
+        assert database.search(photos / "1.png")[0].path == str(photos / "1.png")
+        assert database.remove(photos / "1.png") == 1
+        with pytest.raises(BackboneUnknown, match=r"built with an embedder of its own, instant: give it in Python"):
+            database.add(photos / "1.png")
+    with Database(tmp_path / "db", backbone=instant) as database:
+        assert database.add(photos / "1.png").added == 1

@@ -179,7 +179,7 @@ class Engine:
         self._remembered = remembered
         self._known = self._proved = False  # that it gives the remembered vectors: at a glance, and for all of them
         self._turn = threading.Lock()
-        self.backbone = canonical(source.backbone) if isinstance(source, Recipe) else source.backbone
+        self.backbone = source.backbone
         self.weights_path: str | None = None
 
     @property
@@ -269,6 +269,11 @@ def load(recipe: Recipe, notice: Callable[[str], None] = lambda line: None) -> t
     Raises BackboneUnknown, WeightsNotFound, WeightsInvalid, EngineFailed, or BackboneMismatch where the weights given
     are not those with the recipe's SHA-256. ``notice`` is told in a line what takes long.
     """
+    if recipe.remembered is not None and recipe.backbone not in names():
+        raise BackboneUnknown(
+            f"this database was built with an embedder of its own, {recipe.backbone}: give it in Python, as"
+            " Database(path, backbone=...)"
+        )
     name = canonical(recipe.backbone)
     if name == "classic":
         from catdb.backbones.classic import Classic

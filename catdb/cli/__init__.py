@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from catdb.cli.options import as_json, building, database, open_database, path_type, running
+from catdb.cli.options import as_json, building, database, open_database, path_type, running, waiting
 from catdb.cli.output import Bar, percent, report_troubles, say, show, summary
 from catdb.errors import CatdbError
 
@@ -63,6 +63,7 @@ def cli() -> None:
 @database
 @building
 @running
+@waiting
 @as_json
 @click.pass_context
 def build(
@@ -74,6 +75,7 @@ def build(
     weights: str | None,
     engine: str,
     precision: str,
+    wait: float,
     nice: bool,
     as_json: bool,
     **options: Any,
@@ -85,7 +87,7 @@ def build(
     if nice:
         os.nice(19)
     network = {"backbone": backbone, "weights": weights, "engine": engine, "precision": precision}
-    with open_database(db, create=True, **network) as store:
+    with open_database(db, create=True, wait=wait, **network) as store:
         if not folders and not os.path.exists(os.path.join(store.path, "catalog.sqlite")):
             raise click.UsageError("there is no database yet: name the folders to build it from")
         with Bar() as bar:
@@ -167,10 +169,11 @@ def _queries(paths: tuple[str, ...], unlisted: list[Failure]) -> Iterator[str]:
 @click.argument("paths", nargs=-1, required=True, type=path_type)
 @database
 @running
+@waiting
 @click.pass_context
-def add(ctx: click.Context, paths: tuple[str, ...], db: str | None, engine: str, precision: str) -> None:
+def add(ctx: click.Context, /, paths: tuple[str, ...], db: str | None, **options: Any) -> None:
     """Add files and folders, and take removed ones back."""
-    with open_database(db, create=True, engine=engine, precision=precision) as store, Bar() as bar:
+    with open_database(db, create=True, **options) as store, Bar() as bar:
         report = store.add(paths, progress=bar)
     _finish(ctx, report, as_json=False)
 
@@ -178,9 +181,10 @@ def add(ctx: click.Context, paths: tuple[str, ...], db: str | None, engine: str,
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=path_type)
 @database
-def remove(paths: tuple[str, ...], db: str | None) -> None:
+@waiting
+def remove(paths: tuple[str, ...], db: str | None, wait: float) -> None:
     """Remove images or folders from the database. The files stay, and stay out of later builds until added."""
-    with open_database(db) as store:
+    with open_database(db, wait=wait) as store:
         count = store.remove(paths)
         click.echo(f"{count:,} removed; {len(store):,} images")
 
@@ -245,11 +249,12 @@ def failures(db: str | None, as_json: bool) -> None:
 @cli.command()
 @database
 @click.option("--repair", is_flag=True, help="Make damaged shards anew from the catalog first.")
+@waiting
 @as_json
 @click.pass_context
-def check(ctx: click.Context, db: str | None, repair: bool, as_json: bool) -> None:
+def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json: bool) -> None:
     """Check the catalog, every shard and every vector."""
-    with open_database(db, mode="a" if repair else "r") as store:
+    with open_database(db, mode="a" if repair else "r", wait=wait) as store:
         found = store.check(repair=repair)
     if as_json:
         problems = [dataclasses.asdict(problem) for problem in found.problems]
@@ -263,9 +268,10 @@ def check(ctx: click.Context, db: str | None, repair: bool, as_json: bool) -> No
 
 @cli.command(short_help="Write everything that waits into the shards.")
 @database
-def compact(db: str | None) -> None:
+@waiting
+def compact(db: str | None, wait: float) -> None:
     """Write every waiting image into its shards, and drop removed ones from them."""
-    with open_database(db) as store, Bar() as bar:
+    with open_database(db, wait=wait) as store, Bar() as bar:
         count = store.compact(progress=bar)
     click.echo(f"{count:,} shards written")
 

@@ -24,6 +24,13 @@ database = click.option(
     type=path_type,
     help="The database directory. Default: $CATDB_DB, else the nearest .catdb from here upwards.",
 )
+waiting = click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=10.0,
+    help="How long to wait for another process that is writing [10].",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
