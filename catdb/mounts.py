@@ -7,12 +7,13 @@ import os
 import psutil
 
 # Served by another machine, or by the host of a virtual one: files there have no shared memory, and no events.
-_REMOTE = frozenset(
-    "9p acfs afpfs afs autofs beegfs ceph cifs coda davfs drvfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 ocfs2 orangefs"
-    " panfs prl_fs pvfs2 smb2 smb3 smbfs vboxsf vmhgfs webdav"
-    " fuse.beegfs fuse.ceph fuse.ceph-fuse fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.gvfsd-fuse fuse.rclone fuse.s3fs"
-    " fuse.smbnetfs fuse.sshfs fuse.vmhgfs-fuse".split()
-)
+_REMOTE = {
+    *("9p", "acfs", "afpfs", "afs", "autofs", "beegfs", "ceph", "cifs", "coda", "davfs", "drvfs", "glusterfs", "gpfs"),
+    *("lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs", "pvfs2", "smb2", "smb3"),
+    *("smbfs", "vboxsf", "vmhgfs", "webdav"),
+    *("fuse.beegfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.davfs", "fuse.gcsfuse", "fuse.glusterfs"),
+    *("fuse.gvfsd-fuse", "fuse.rclone", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs", "fuse.vmhgfs-fuse"),
+}
 
 
 def filesystem(path: str) -> str:

@@ -35,7 +35,10 @@ OWNERS = {
 }
 SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
 EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
-HEAVY = ("PIL", "cv2", "h5py", "keras", "numkong", "numpy", "openvino", "psutil", "sqlite3", "tensorflow", "tqdm", "xxhash")
+HEAVY = (
+    *("PIL", "cv2", "h5py", "keras", "numkong", "numpy", "openvino", "psutil", "sqlite3", "tensorflow", "tqdm"),
+    "xxhash",
+)
 
 INWARD = {"database", "reconcile", "query", "store", "check", "roots", "cli"}
 FORBIDDEN = {
