@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from catdb import shard
-from catdb.catalog import Catalog, Load, Pointer
+from catdb.catalog import MISTYPED, RESTORE, Catalog, Load, Pointer
 from catdb.checksum import checksum
 from catdb.errors import ShardDamaged
-from catdb.shard import Rows
-from catdb.store import Store
+from catdb.shard import WIDTH, Rows
+from catdb.store import Store, mean
 
 _UNIT = 2e-3  # how far the length of a float16 vector may be from 1; rounding explains 5e-4
+_CLOSE = 1e-5  # how far a centroid may be from the mean of its rows; the order of summing explains 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +35,85 @@ class Check:
 
     problems: tuple[Problem, ...]
     leftovers: tuple[str, ...]
+    repaired: tuple[str, ...] = ()  # what a repair did before, in a line each
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did: ``rebuilt`` shards, and the images that are ``gone`` until the next build finds them new."""
+
+    rebuilt: int = 0
+    gone: int = 0
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        rebuilt = f"{self.rebuilt:,} shards made anew from the catalog"
+        gone = f"{self.gone:,} images could not be mended and left the database: catdb build takes them in again"
+        return tuple(line for count, line in ((self.rebuilt, rebuilt), (self.gone, gone)) if count)
+
+
 def check(store: Store) -> Check:
-    """Check the whole database, on one snapshot."""
+    """Check the whole database, on one snapshot. Holds about 70 bytes an image in memory, and one shard at a time.
+
+    Where the catalog's rows are in such disorder that they cannot be relied on, vectors and shards are looked at only
+    once that is mended.
+    """
     with store.snapshot() as snapshot:
         catalog = snapshot.catalog
-        record = _Record(catalog)
-        problems = [
-            *(Problem("catalog", catalog.path, text) for text in catalog.integrity()),
-            *(Problem("catalog", catalog.path, f"{count} {what}") for what, count in catalog.orphans()),
-            *record.problems.values(),
-            *(problem for _, problem in _categories(store, catalog, record)),
-        ]
+        disorder = list(_disorder(catalog))
+        problems = [Problem("catalog", catalog.path, detail) for detail, _ in disorder]
+        if not any(final for _, final in disorder):
+            record = _Record(catalog)
+            problems += [*record.problems.values(), *(found.problem for found in _categories(store, catalog, record))]
         return Check(tuple(problems), tuple(store.leftovers(catalog)))
 
 
-def repair(store: Store) -> int:
-    """Make every damaged shard anew from the catalog, byte for byte; return how many. No network pass is needed.
+def repair(store: Store) -> Repair:
+    """Mend what check() finds. Damaged shards are made anew from the catalog, byte for byte, without a network pass.
 
-    A damaged vector of the catalog is taken back from a shard. An image whose vector no shard holds leaves the
-    database: the next build finds it new, and embeds it again.
+    A damaged vector of the catalog is taken back from a shard. An image whose vector no shard holds, or of which the
+    catalog has lost a part, leaves the database: the next build finds it new, and embeds it again. Damage that
+    SQLite finds in its own file is mended only where it is confined to an index.
     """
     with store.writing() as catalog:
-        record = _Record(catalog)
-        for image in record.problems:
-            _restore(store, catalog, image)
-        damaged = sorted({category for category, _ in _categories(store, catalog, _Record(catalog))})
-        store.unpoint(catalog, damaged)
-    store.fold(damaged)
-    return len(damaged)
+        if catalog.integrity():
+            catalog.reindex()
+            if catalog.integrity():
+                return Repair()
+        with catalog.transaction():
+            gone = catalog.cure()
+        if catalog.faults():
+            return Repair(0, gone)
+        for image in _Record(catalog).problems:
+            gone += not _restore(store, catalog, image)
+        damaged = list(_categories(store, catalog, _Record(catalog)))
+        lost = sorted({image for found in damaged for image in found.lost})
+        with catalog.transaction():
+            for image in lost:
+                catalog.delete(image)
+        categories = sorted({found.category for found in damaged})
+        store.unpoint(catalog, categories)
+    store.fold(categories)
+    return Repair(len(categories), gone + len(lost))
+
+
+def _disorder(catalog: Catalog) -> Iterator[tuple[str, bool]]:
+    """Yield what is wrong between the catalog's rows, and whether nothing can be said of the rest while it is so."""
+    texts = catalog.integrity()
+    if texts:
+        yield from ((text, True) for text in texts)
+        return
+    for rule, count in catalog.faults():
+        remedy = f": {RESTORE}" if rule.cure == RESTORE else ""
+        yield f"{count} {rule.what}{remedy}", rule in MISTYPED or rule.cure == RESTORE
 
 
 class _Record:
-    """The catalog's vectors: the ``problems`` of each damaged one by image, and the checksums of all."""
+    """The catalog's vectors: the ``problems`` of each damaged one by image, the checksums and categories of all."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.problems: dict[int, Problem] = {}
@@ -84,15 +126,49 @@ class _Record:
             if detail:
                 self.problems[image] = Problem("vector", f"image {image}", detail)
         self._images, self._checksums = np.array(images, np.int64), np.array(checksums, np.int64)
+        self._categories = np.full((len(images), WIDTH), -1, np.int32)
+        place = 0
+        for image, rank, category in catalog.all_members():
+            while place < len(images) and images[place] < image:
+                place += 1
+            if place < len(images) and images[place] == image and 0 <= rank < WIDTH:
+                self._categories[place, rank] = category
+        flat = self._categories.ravel()
+        order = np.argsort(flat, kind="stable")  # by category, and in each by image
+        self._member_categories, self._members = flat[order], self._images[order // WIDTH]
 
-    def differs(self, rows: Rows) -> bool:
-        """Say whether a row is not the vector that the catalog has of its image. Images that are gone do not count."""
+    def categories(self) -> list[int]:
+        """Return the categories that have members."""
+        return [int(category) for category in np.unique(self._member_categories) if category >= 0]
+
+    def members(self, category: int) -> NDArray[np.int64]:
+        """Return the ids of a category's images, rising."""
+        first, last = np.searchsorted(self._member_categories, [category, category + 1])
+        return self._members[first:last]
+
+    def compare(self, rows: Rows) -> tuple[bool, list[int]]:
+        """Return whether a row is not the vector that the catalog has of its image; and the images whose row is, but
+        names other categories than the catalog, which therefore has lost them. Images that are gone do not count.
+        """
         places = np.searchsorted(self._images, rows.image_ids)
+        differs, lost = False, []
         for row, (place, image) in enumerate(zip(places.tolist(), rows.image_ids.tolist(), strict=True)):
-            known = place < len(self._images) and self._images[place] == image
-            if known and checksum(rows.features[row]) != self._checksums[place]:
-                return True
-        return False
+            if place == len(self._images) or self._images[place] != image:
+                continue
+            if checksum(rows.features[row]) != self._checksums[place]:
+                differs = True
+            elif not np.array_equal(rows.categories[row], self._categories[place]):
+                lost.append(image)
+        return differs, lost
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A problem in a category; ``lost`` are the images of which the catalog no longer knows all categories."""
+
+    category: int
+    problem: Problem
+    lost: tuple[int, ...] = ()
 
 
 def _fault(data: bytes, expected: int, size: int) -> str | None:
@@ -105,44 +181,57 @@ def _fault(data: bytes, expected: int, size: int) -> str | None:
     return None if abs(length - 1) <= _UNIT else f"its length is {length:.4f}, not 1"
 
 
-def _categories(store: Store, catalog: Catalog, record: _Record) -> Iterator[tuple[int, Problem]]:
+def _categories(store: Store, catalog: Catalog, record: _Record) -> Iterator[_Found]:
     """Check, category by category, that shard, waiting rows and dead rows add up to its members."""
     loads = {load.category: load for load in catalog.loads()}
-    for category, members in catalog.memberships():
-        load = loads.pop(category, Load(category, 0, 0, 0))
-        yield from ((category, problem) for problem in _category(store, catalog, record, load, members))
-    for category, load in loads.items():
-        yield from ((category, problem) for problem in _category(store, catalog, record, load, []))
+    for category in sorted({*loads, *record.categories()}):
+        if 0 <= category < len(store.categories()):  # others are a matter of the catalog's own rules
+            yield from _category(store, catalog, record, loads.get(category, Load(category, 0, 0, 0)))
 
 
-def _category(store: Store, catalog: Catalog, record: _Record, load: Load, members: Sequence[int]) -> Iterator[Problem]:
-    name = store.category_id(load.category)
+def _category(store: Store, catalog: Catalog, record: _Record, load: Load) -> Iterator[_Found]:
+    category, name, members = load.category, store.category_id(load.category), record.members(load.category)
     if load.images != len(members):
-        yield Problem("count", name, f"{load.images} images by its rows, {len(members)} by the members")
-    here = set(catalog.pending(load.category))
-    pointer = catalog.pointer(load.category)
+        detail = f"{load.images} images by its rows, {len(members)} by the members"
+        yield _Found(category, Problem("count", name, detail))
+    here = set(catalog.pending(category))
+    pointer = catalog.pointer(category)
     kind, where = "count", name
     if pointer:
-        kind, where = "shard", store.file(load.category, pointer.generation)
+        kind, where = "shard", store.file(category, pointer.generation)
         try:
-            rows = _rows(store, pointer)
+            rows = store.load(pointer, afresh=True)
         except (ShardDamaged, OSError) as error:
             if _is_current(store, pointer):
-                yield Problem(kind, where, str(error))
+                yield _Found(category, Problem(kind, where, _detail(error, where)))
             return
-        if len(rows) != pointer.rows or not (np.diff(rows.image_ids) > 0).all():
-            yield Problem(kind, where, f"{len(rows)} rows, or not in order, where {pointer.rows} were written")
-        if record.differs(rows):
-            yield Problem(kind, where, "its vectors are not those of the catalog")
-        here |= set(rows.image_ids.tolist()) - set(catalog.tombstones(load.category).tolist())
-    if here != set(members):
-        yield Problem(kind, where, "its images are not the members of the category")
+        yield from (
+            _Found(category, Problem(kind, where, detail), lost)
+            for detail, lost in _row_faults(catalog, record, category, rows)
+        )
+        here |= set(rows.image_ids.tolist()) - set(catalog.tombstones(category).tolist())
+    if here != set(members.tolist()):
+        yield _Found(category, Problem(kind, where, "its images are not the members of the category"))
 
 
-def _rows(store: Store, pointer: Pointer) -> Rows:
-    path = store.file(pointer.category, pointer.generation)
-    shard.verify(path, pointer.bytes, pointer.checksum)
-    return shard.load(path, store.category_id(pointer.category))
+def _row_faults(catalog: Catalog, record: _Record, category: int, rows: Rows) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield what is wrong with the rows of a shard whose file is whole, each with the images that are lost by it."""
+    if not (np.diff(rows.image_ids) > 0).all():
+        yield "its rows are not in the order of their images", ()
+    differs, lost = record.compare(rows)
+    if differs:
+        yield "its vectors are not those of the catalog", ()
+    if lost:
+        yield f"{len(lost)} of its images have other categories than in the catalog", tuple(lost)
+    centroid = catalog.centroid(category)
+    if centroid.shape != rows.features.shape[1:] or not np.abs(centroid - mean(rows.features)).max() <= _CLOSE:
+        yield "its centroid is not the mean of its rows", ()
+
+
+def _detail(error: Exception, where: str) -> str:
+    """Return an error's text without the path, which stands before it anyway."""
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return (text or str(error)).removeprefix(f"{where}: ")
 
 
 def _is_current(store: Store, pointer: Pointer) -> bool:
@@ -151,20 +240,21 @@ def _is_current(store: Store, pointer: Pointer) -> bool:
         return now.catalog.pointer(pointer.category) == pointer
 
 
-def _restore(store: Store, catalog: Catalog, image: int) -> None:
-    """Take a damaged vector back from a shard, or delete its image where none holds it whole."""
+def _restore(store: Store, catalog: Catalog, image: int) -> bool:
+    """Take a damaged vector back from a shard, or delete its image where none holds it whole; say which."""
     size = 2 * int(catalog.meta()["dimension"])
     known = catalog.image(image)
     for category in known.categories if known else ():
         pointer = catalog.pointer(category)
         with suppress(ShardDamaged, OSError):
-            rows = _rows(store, pointer) if pointer else None
+            rows = store.load(pointer) if pointer else None
             if rows is None or image not in rows.image_ids:
                 continue
-            vector = rows.features[np.searchsorted(rows.image_ids, image)]
+            vector = rows.features[np.flatnonzero(rows.image_ids == image)[0]]
             if _fault(vector.tobytes(), checksum(vector), size) is None:
                 with catalog.transaction():
                     catalog.set_vector(image, vector)
-                return
+                return True
     with catalog.transaction():
         catalog.delete(image)
+    return False

@@ -1,6 +1,6 @@
 """Which hash catdb uses, and from which library: nobody else knows that it is xxHash (XXH3).
 
-Both functions tell accidents apart, not forgeries: XXH3 is fast and not cryptographic.
+They tell accidents apart, not forgeries: XXH3 is fast and not cryptographic.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import xxhash
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-__all__ = ["checksum", "digest"]
+__all__ = ["checksum", "checksum_of", "digest"]
 
 _PIECE = 1 << 18  # stays in a core's cache; fresh megabytes from the allocator cost more than the digest
 
@@ -21,13 +23,27 @@ _PIECE = 1 << 18  # stays in a core's cache; fresh megabytes from the allocator 
 def digest(stream: BinaryIO) -> bytes:
     """Digest the rest of a stream into 16 bytes (XXH3, 128 bits), holding one piece of 256 KiB at a time."""
     state = xxhash.xxh3_128()
-    piece = memoryview(bytearray(_PIECE))
-    while count := stream.readinto(piece):  # type: ignore[attr-defined]
-        state.update(piece[:count])
+    for piece in _pieces(stream):
+        state.update(piece)
     return state.digest()
+
+
+def checksum_of(stream: BinaryIO) -> int:
+    """Checksum the rest of a stream, likewise in pieces; the same number as :func:`checksum` of its bytes."""
+    state = xxhash.xxh3_64()
+    for piece in _pieces(stream):
+        state.update(piece)
+    return int.from_bytes(state.digest(), "big", signed=True)
 
 
 def checksum(data: Buffer | NDArray[Any]) -> int:
     """Checksum contiguous bytes, or an array's, into the signed 64-bit integer that SQLite can hold (XXH3, 64 bits)."""
     # numpy says in its types only from Python 3.12 on that an array is a buffer.
     return int.from_bytes(xxhash.xxh3_64_digest(cast("Buffer", data)), "big", signed=True)
+
+
+def _pieces(stream: BinaryIO) -> Iterator[memoryview]:
+    """Yield the rest of a stream, each piece in the place of the one before."""
+    buffer = memoryview(bytearray(_PIECE))
+    while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+        yield buffer[:count]

@@ -345,9 +345,10 @@ class Database:
 
     def check(self, repair: bool = False) -> Check:
         """Check catalog, shards and vectors; with ``repair`` first make damaged shards anew from the catalog."""
-        if repair:
-            checking.repair(self._store)
-        return checking.check(self._store)
+        if not repair:
+            return checking.check(self._store)
+        done = checking.repair(self._store)
+        return replace(checking.check(self._store), repaired=done.lines)
 
     def _create(self) -> None:
         """Bring a new database into being, once its network has proved to be at hand."""

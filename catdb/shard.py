@@ -12,14 +12,20 @@ categories int32   (n, 4) all categories of the row's image, as catalog numbers,
 ========== ======= ====== ===========================================================================
 
 Readers map the datasets into memory: nothing is read that is not scanned, and the page cache is shared by all
-processes. A reader checks size and checksum of the whole file before libhdf5 sees one byte of it, and refuses what
-an HDF5 file can do beyond holding three arrays (external or soft links, virtual or external storage, filters).
+processes. A reader opens the file once; checks size and checksum of the whole of it before libhdf5 sees one byte; lets
+libhdf5 parse what that one descriptor gives, and nothing that a name leads to; and refuses what an HDF5 file can do
+beyond holding three arrays (further objects, external or soft links, virtual or external storage, filters).
 """
 
 from __future__ import annotations
 
+import io
+import math
 import mmap
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +33,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.checksum import checksum
+from catdb.checksum import checksum_of
 from catdb.errors import ShardDamaged
 
 FORMAT = 1
-_COLUMNS: dict[str, tuple[np.dtype[Any], int]] = {
-    "features": (np.dtype("<f2"), 2),
-    "image_id": (np.dtype("<i8"), 1),
-    "categories": (np.dtype("<i4"), 2),
+WIDTH = 4  # categories of a row, at most
+_COLUMNS: dict[str, np.dtype[Any]] = {
+    "features": np.dtype("<f2"),
+    "image_id": np.dtype("<i8"),
+    "categories": np.dtype("<i4"),
 }
+_CAUTIOUS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_NOFOLLOW"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ def encode(category: str, rows: Rows) -> bytes:
             ("image_id", rows.image_ids),
             ("categories", rows.categories),
         ):
-            file.create_dataset(name, data=np.asarray(data, _COLUMNS[name][0]), track_times=False)
+            file.create_dataset(name, data=np.asarray(data, _COLUMNS[name]), track_times=False)
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -77,52 +85,99 @@ def write(path: str, data: bytes) -> None:
         os.close(handle)
 
 
-def verify(path: str, size: int, expected: int) -> None:
-    """Raise ShardDamaged unless the file has this size and checksum. FileNotFoundError where it is gone."""
-    with open(path, "rb") as file:
-        found = os.fstat(file.fileno()).st_size
-        if found != size:
-            raise ShardDamaged(f"{path}: {found} bytes where {size} were written")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if checksum(data) != expected:
-                raise ShardDamaged(f"{path}: its checksum is not the one that was written")
+@dataclass(frozen=True, slots=True)
+class File:
+    """A shard file that is open. ``stamp`` is another one as soon as the file system knows of a change."""
+
+    path: str
+    raw: io.FileIO
+    size: int
+    stamp: tuple[int, ...]
 
 
-def load(path: str, category: str) -> Rows:
+@contextmanager
+def opened(path: str) -> Iterator[File]:
+    """Open a shard, once for all that is to be done with it.
+
+    Raises OSError where it cannot be opened, ShardDamaged where it is no regular file: a symbolic link may lead to one
+    that somebody changes, and the opening of a FIFO would wait for ever.
+    """
+    if os.path.islink(path):
+        raise ShardDamaged(f"{path}: a symbolic link where a file was written")
+    with io.FileIO(path, opener=lambda name, flags: os.open(name, flags | _CAUTIOUS)) as raw:
+        found = os.fstat(raw.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ShardDamaged(f"{path}: no regular file")
+        stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        yield File(path, raw, found.st_size, stamp)
+
+
+def verify(file: File, size: int, expected: int) -> None:
+    """Raise ShardDamaged unless the file has this size and checksum; OSError where it cannot be read.
+
+    It is read and not mapped: a sector that is bad is an error then, where it would be the end of the process.
+    """
+    if file.size != size:
+        raise ShardDamaged(f"{file.path}: {file.size} bytes where {size} were written")
+    file.raw.seek(0)
+    if checksum_of(file.raw) != expected:
+        raise ShardDamaged(f"{file.path}: its checksum is not the one that was written")
+
+
+def load(file: File, category: str, dimension: int) -> Rows:
     """Map a verified shard into memory.
 
-    Raises ShardDamaged where the file is no shard of this category in the format above (one without rows is none:
-    such a category has no file), OSError where it cannot be opened.
+    Raises ShardDamaged where it is no shard of this category and dimension in the format above (one without rows is
+    none: such a category has no file). The rows outlive the closing of the file.
     """
-    with open(path, "rb") as raw:
-        try:
-            whole = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-            with h5py.File(path, "r", locking=False) as file:
-                if int(file.attrs["format"]) != FORMAT or file.attrs["category"] != category:
-                    raise ShardDamaged(f"{path}: not a shard of {category} in format {FORMAT}")
-                features, image_ids, categories = (_view(path, whole, file, name) for name in _COLUMNS)
-        except ShardDamaged:
-            raise
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ShardDamaged(f"{path}: {error}") from error
-    if not len(features) == len(image_ids) == len(categories):
-        raise ShardDamaged(f"{path}: its datasets differ in length")
+    try:
+        whole = mmap.mmap(file.raw.fileno(), 0, access=mmap.ACCESS_READ)
+        with h5py.File(file.raw, "r") as root:
+            _require_shard(root, category)
+            features, image_ids, categories = (_view(whole, root, name) for name in _COLUMNS)
+        count = len(image_ids)
+        if (features.shape, image_ids.shape, categories.shape) != ((count, dimension), (count,), (count, WIDTH)):
+            raise ValueError(f"{features.shape} features and {categories.shape} categories of {count} images")
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ShardDamaged(f"{file.path}: {error}") from error
     return Rows(features, image_ids, categories)
 
 
-def _view(path: str, whole: mmap.mmap, file: h5py.File, name: str) -> NDArray[Any]:
-    """View one dataset, or raise ShardDamaged where it is anything but a plain contiguous array of its type."""
-    dtype, dimensions = _COLUMNS[name]
-    link = file.get(name, getlink=True)
-    dataset = file[name] if isinstance(link, h5py.HardLink) else None
+def _require_shard(root: h5py.File, category: str) -> None:
+    """Raise ValueError unless the file holds three objects by hard links and its two attributes, and nothing else."""
+    links = {name: type(root.get(name, getlink=True)) for name in root}
+    if links != dict.fromkeys(_COLUMNS, h5py.HardLink) or root.userblock_size:
+        raise ValueError(f"holds {', '.join(sorted(links)) or 'nothing'}, not just {', '.join(_COLUMNS)}")
+    names = {name: h5py.h5a.open(root.id, name.encode()) for name in root.attrs}
     if (
-        not isinstance(dataset, h5py.Dataset)
-        or dataset.dtype != dtype
-        or dataset.ndim != dimensions
-        or dataset.chunks is not None
-        or dataset.external is not None
-        or dataset.is_virtual
-        or dataset.id.get_offset() is None
+        names.keys() != {"format", "category"}
+        or any(attribute.shape != () for attribute in names.values())
+        or names["format"].get_type() != h5py.h5t.STD_I64LE
+        or h5py.check_string_dtype(names["category"].dtype) is None
+        or (root.attrs["format"], root.attrs["category"]) != (FORMAT, category)
     ):
-        raise ShardDamaged(f"{path}: {name} is not a contiguous {dtype} array of {dimensions} dimensions")
-    return np.frombuffer(whole, dtype, dataset.size, dataset.id.get_offset()).reshape(dataset.shape)
+        raise ValueError(f"not a shard of {category} in format {FORMAT}")
+
+
+def _view(whole: mmap.mmap, root: h5py.File, name: str) -> NDArray[Any]:
+    """View one dataset, or raise ValueError where it is anything but a plain contiguous array of its type.
+
+    How it is stored is asked first: the mere shape of a virtual dataset may make HDF5 look into other files.
+    """
+    dataset, dtype = h5py.h5o.open(root.id, name.encode()), _COLUMNS[name]
+    plan = dataset.get_create_plist() if isinstance(dataset, h5py.h5d.DatasetID) else None
+    if (
+        plan is None
+        or plan.get_layout() != h5py.h5d.CONTIGUOUS
+        or plan.get_external_count()
+        or plan.get_nfilters()
+        or dataset.get_type() != h5py.h5t.py_create(dtype)
+        or dataset.get_type().committed()
+        or h5py.h5a.get_num_attrs(dataset)
+        or dataset.get_offset() is None
+    ):
+        raise ValueError(f"{name} is not a plain contiguous array of {dtype}")
+    shape = tuple(int(length) for length in dataset.get_space().get_simple_extent_dims())
+    if math.prod(shape) * dtype.itemsize > len(whole) - dataset.get_offset():
+        raise ValueError(f"{name} claims the shape {shape}, which is more than the file holds")
+    return np.frombuffer(whole, dtype, math.prod(shape), dataset.get_offset()).reshape(shape)

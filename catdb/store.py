@@ -57,7 +57,8 @@ PER_COMMIT = 64  # shards made anew in one commit
 _LEAST = 64  # waiting rows below which an existing shard is left alone
 _SHARE = Fraction(1, 4)  # waiting rows, as a share of the shard, that are worth a new file
 _DEAD = Fraction(1, 5)  # dead rows, likewise
-_WIDTH = 4  # categories of an image, at most
+_NAMED = 16  # damaged shards that are named one by one
+_INSTEAD = "damaged: read from the catalog; run catdb check --repair"
 
 
 def due(load: Load, has_shard: bool, *, at_rest: bool) -> bool:
@@ -83,7 +84,8 @@ class Store:
         self._writer: Catalog | None = None
         self._recovered = False
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
-        self._verified: set[tuple[int, int]] = set()
+        self._verified: dict[tuple[int, int], tuple[int, ...]] = {}  # the files that are sound, as they were then
+        self._dimension = 0
         self._categories: list[tuple[str, str]] = []
 
     @property
@@ -228,7 +230,7 @@ class Store:
     def _forget(self) -> None:
         """Take nothing for granted that was learnt of a database that is there no more."""
         self._recovered = False
-        self._verified = set()
+        self._verified = {}
         self._categories = []
 
     def _recover(self, catalog: Catalog) -> None:
@@ -249,8 +251,8 @@ class Store:
 
     def leftovers(self, catalog: Catalog) -> list[str]:
         """Return the files below ``shards`` that the catalog does not know: what a writer left when it died."""
-        known = {self.file(p.category, p.generation) for p in catalog.pointers()}
-        known |= {self.file(*file) for file in catalog.garbage(float("inf"))}
+        files = [*((p.category, p.generation) for p in catalog.pointers()), *catalog.garbage(float("inf"))]
+        known = {self.file(*file) for file in files if 0 <= file[0] < len(self.categories())}
         found: list[str] = []
         for folder, _, names in os.walk(os.path.join(self.path, "shards")):
             found += [os.path.join(folder, name) for name in names if os.path.join(folder, name) not in known]
@@ -285,11 +287,15 @@ class Store:
         """Return (id, name) of the backbone's categories, by number."""
         if not self._categories:
             with self._reader() as catalog:
+                self._dimension = int(catalog.meta()["dimension"])
                 self._categories = catalog.categories()
         return self._categories
 
     def category_id(self, category: int) -> str:
-        return self.categories()[category][0]
+        names = self.categories()
+        if not 0 <= category < len(names):
+            raise DatabaseDamaged(f"{self.path}: there is no category {category}; run catdb check --repair")
+        return names[category][0]
 
     # --- folding ------------------------------------------------------------------------------------------------
 
@@ -353,9 +359,8 @@ class Store:
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
         """Return the living rows of a category in order of id: those of its shard, then those that wait."""
         pointer = catalog.pointer(category)
-        if pointer:  # what is written anew gets a new checksum: no damage since the last look may slip through
-            self._verified.discard((category, pointer.generation))
-        block = self._shard_block(catalog, category)
+        # What is written anew gets a new checksum: no damage since the last look may slip through.
+        block = self._shard_block(catalog, category, afresh=True)
         if block is None:
             waiting = catalog.members(category) if pointer else waiting
         new = self.recorded(catalog, waiting)
@@ -379,7 +384,7 @@ class Store:
             vectors.append(vector)
         dimension = len(vectors[0]) if vectors else 0
         features = np.array(vectors, np.float16).reshape(len(vectors), dimension)
-        return Rows(features, np.array(images, np.int64), catalog.categories_of(images, _WIDTH))
+        return Rows(features, np.array(images, np.int64), catalog.categories_of(images, shard.WIDTH))
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -425,37 +430,47 @@ class Store:
         """Return a new comparison of folders with the catalog; close it."""
         return Survey(Catalog.reader(self._catalog_path))
 
-    def _shard_block(self, catalog: Catalog, category: int) -> Block | None:
+    def _shard_block(self, catalog: Catalog, category: int, *, afresh: bool = False) -> Block | None:
         """Return the rows of a category's shard with its dead marked; None where there is none that can be read."""
         pointer = catalog.pointer(category)
         if pointer is None:
             return None
         try:
-            rows = self._load(pointer)
+            rows = self.load(pointer, afresh=afresh)
         except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
         return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
 
-    def _load(self, pointer: Pointer) -> Rows:
-        path = self.file(pointer.category, pointer.generation)
+    def load(self, pointer: Pointer, *, afresh: bool = False) -> Rows:
+        """Return the rows of a shard; its bytes are checked ``afresh``, or where they were not yet, or have changed."""
         key = (pointer.category, pointer.generation)
-        if key not in self._verified:
-            shard.verify(path, pointer.bytes, pointer.checksum)
-        rows = shard.load(path, self.category_id(pointer.category))
+        if afresh:
+            self._verified.pop(key, None)
+        with shard.opened(self.file(*key)) as file:
+            if self._verified.get(key) != file.stamp:
+                shard.verify(file, pointer.bytes, pointer.checksum)
+                self._verified[key] = file.stamp
+            rows = shard.load(file, self.category_id(pointer.category), self._dimension)
         if len(rows) != pointer.rows:
-            raise ShardDamaged(f"{path}: {len(rows)} rows where {pointer.rows} were written")
-        self._verified.add(key)
+            raise ShardDamaged(f"{file.path}: {len(rows)} rows where {pointer.rows} were written")
         return rows
 
 
 @dataclass
 class Snapshot:
-    """The database at one moment. ``notes`` collects what a person should know about how it was read."""
+    """The database at one moment. ``damaged`` collects the categories that had to be read from the catalog."""
 
     store: Store
     catalog: Catalog
-    notes: list[str] = field(default_factory=list)
+    damaged: dict[str, None] = field(default_factory=dict)  # by id, in the order in which they were come upon
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about how it was read: a line for each category, or one for too many."""
+        if len(self.damaged) > _NAMED:
+            return [f"the shards of {len(self.damaged)} categories are {_INSTEAD}"]
+        return [f"the shard of {name} is {_INSTEAD}" for name in self.damaged]
 
     def blocks(self, categories: Collection[int]) -> Iterator[Block]:
         """Yield the rows of these categories: each one's shard, then what waits beside it."""
@@ -466,19 +481,18 @@ class Snapshot:
                 yield block
             elif self.catalog.pointer(category):
                 waiting = self.catalog.members(category)
-                name = self.store.category_id(category)
-                self.notes.append(f"the shard of {name} is damaged: read from the catalog; run catdb check --repair")
+                self.damaged[self.store.category_id(category)] = None
             if waiting:
                 yield Block(category, self.store.recorded(self.catalog, waiting))
 
     def centroids(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return (categories (m,), centroids (m, d)) of all that hold images, if need be of rows that wait."""
+        """Return (categories (m,), centroids (m, d)) of all that hold images, if need be of what the catalog holds."""
         categories, centroids = self.catalog.centroids()
         known = set(categories.tolist())
         waiting = [x.category for x in self.catalog.loads() if x.category not in known and x.images]
         if not waiting:
             return categories, centroids
-        means = [mean(self.store.recorded(self.catalog, self.catalog.pending(c)).features) for c in waiting]
+        means = [mean(self.store.recorded(self.catalog, self.catalog.members(c)).features) for c in waiting]
         folded = centroids.reshape(-1, len(means[0]))
         return np.append(categories, waiting), np.concatenate([folded, means])
 

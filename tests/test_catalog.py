@@ -35,7 +35,7 @@ def catalog(path: str) -> Iterator[Catalog]:
         catalog.add_root(b"/photos", b"../photos", True)
     yield catalog
     assert catalog.integrity() == []
-    assert catalog.orphans() == []
+    assert catalog.faults() == []
     catalog.close()
 
 

@@ -27,7 +27,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
     catalog.create(META, CATEGORIES)
     yield catalog
     assert catalog.integrity() == []
-    assert catalog.orphans() == []
+    assert catalog.faults() == []
     catalog.close()
 
 

@@ -12,7 +12,6 @@ one whose files are not those that were written is not used.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from importlib.metadata import version
 
 from catdb.backbones.table import GRAPH, Network
 from catdb.backbones.weights import Weights
-from catdb.checksum import checksum
+from catdb.checksum import checksum_of
 from catdb.errors import EngineFailed, WeightsInvalid
 
 MODEL = "model.xml"
@@ -63,11 +62,8 @@ def _is_whole(found: str, network: Network, sha256: str) -> bool:
 
 def _sum(found: str, name: str) -> list[int]:
     """Return [size, checksum] of one file of a conversion."""
-    with (
-        open(os.path.join(found, name), "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        return [len(data), checksum(data)]
+    with open(os.path.join(found, name), "rb", buffering=0) as file:
+        return [os.fstat(file.fileno()).st_size, checksum_of(file)]
 
 
 @contextmanager

@@ -30,6 +30,7 @@ connections checkpoint at once).
 """
 
 from catdb.catalog.catalog import FORMAT, Catalog, clear_errors
+from catdb.catalog.rules import MISTYPED, RESTORE
 from catdb.catalog.survey import Survey, Todo
 from catdb.catalog.values import Image, Load, Pointer, Put, Root, is_forgotten, is_removed
 
@@ -38,8 +39,10 @@ __all__ = [
     "FORMAT",
     "Image",
     "Load",
+    "MISTYPED",
     "Pointer",
     "Put",
+    "RESTORE",
     "Root",
     "Survey",
     "Todo",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catdb.catalog.rules import FORGET, MISTYPED, RESTORE, RULES, Rule
 from catdb.catalog.values import Image, Load, Pointer, Put, Root, is_removed
 from catdb.checksum import checksum
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly, StorageError
@@ -66,7 +65,9 @@ def clear_errors(path: str) -> Iterator[None]:
             raise DatabaseBusy(f"{path}: another program has it open; try again when it has finished") from error
         if "readonly" in text or "unable to open" in text:
             raise DatabaseReadOnly(f"{path}: {text}; check who may write there") from error
-        raise StorageError(f"{path}: {text}") from error
+        if "no such" not in text and "decode" not in text:
+            raise StorageError(f"{path}: {text}") from error
+        raise DatabaseDamaged(f"{path}: {text}; restore it from a backup or build the database anew") from error
     except sqlite3.DatabaseError as error:
         raise DatabaseDamaged(f"{path}: {error}; restore it from a backup or build the database anew") from error
 
@@ -87,6 +88,13 @@ def as_row(stamp: Stamp) -> tuple[int, int, int]:
 def as_stamp(size: int, mtime_ns: int, inode: int) -> Stamp:
     """Return the stamp that :func:`as_row` stored."""
     return Stamp(size, mtime_ns, inode % 2**64)
+
+
+class _Meta(dict[str, Any]):
+    """What the database is. One that does not know what it is, is damaged."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise DatabaseDamaged(f"the catalog does not hold its {key}; restore it from a backup, or build it anew")
 
 
 class Catalog:
@@ -198,14 +206,17 @@ class Catalog:
     # --- what the database is -----------------------------------------------------------------------------------
 
     def meta(self) -> dict[str, Any]:
-        return dict(self.sql.execute("SELECT key, value FROM meta"))
+        return _Meta(self.sql.execute("SELECT key, value FROM meta"))
 
     def set_meta(self, key: str, value: Any) -> None:
         self.sql.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
 
     def categories(self) -> list[tuple[str, str]]:
         """Return (id, name) by number."""
-        return list(self.sql.execute("SELECT id, name FROM category ORDER BY number"))
+        rows = self.sql.execute("SELECT number, id, name FROM category ORDER BY number").fetchall()
+        if [number for number, _, _ in rows] != list(range(len(rows))):
+            raise DatabaseDamaged(f"{self.path}: categories are missing; restore it from a backup or build it anew")
+        return [(id, name) for _, id, name in rows]
 
     def excludes(self) -> list[str]:
         return [os.fsdecode(glob) for (glob,) in self.sql.execute("SELECT glob FROM exclude ORDER BY glob")]
@@ -485,6 +496,8 @@ class Catalog:
         rows = self.sql.execute("SELECT category, data FROM centroid ORDER BY category").fetchall()
         if not rows:
             return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        if len({len(data) for _, data in rows}) > 1 or len(rows[0][1]) % 4:
+            raise DatabaseDamaged(f"{self.path}: centroids that differ in length; run catdb check --repair")
         return (
             np.array([category for category, _ in rows], np.int64),
             np.frombuffer(b"".join(data for _, data in rows), "<f4").reshape(len(rows), -1),
@@ -501,7 +514,37 @@ class Catalog:
 
     def integrity(self) -> list[str]:
         """Return what SQLite itself finds wrong with the file; empty when nothing is."""
-        return [text for (text,) in self.sql.execute("PRAGMA integrity_check") if text != "ok"]
+        try:
+            return [text for (text,) in self.sql.execute("PRAGMA integrity_check") if text != "ok"]
+        except sqlite3.DatabaseError as error:  # it does not get through the file
+            return [str(error)]
+
+    def reindex(self) -> None:
+        """Make the indexes anew, where it is only they that are damaged."""
+        with suppress(sqlite3.DatabaseError):
+            self.sql.execute("REINDEX")
+
+    def faults(self) -> list[tuple[Rule, int]]:
+        """Return the rules that are broken, and by how many rows. Where values are of no known form, only those."""
+        for rules in (MISTYPED, RULES):
+            found = [(rule, int(self._one(rule.count))) for rule in rules]
+            if any(count for _, count in found):
+                return [(rule, count) for rule, count in found if count]
+        return []
+
+    def cure(self) -> int:
+        """Mend in the running transaction what faults() finds, as far as it can be; return how many images had to go.
+
+        The shards are not looked at: what they hold too much or too little afterwards is for a fold to mend.
+        """
+        before = self.count()
+        for rule in RULES:
+            if rule.cure == FORGET:
+                for (image,) in self.sql.execute(rule.images).fetchall():
+                    self.delete(image)
+            elif rule.cure != RESTORE:
+                self.sql.execute(rule.statement)
+        return before - self.count()
 
     def vectors(self) -> Iterator[tuple[int, bytes, int]]:
         """Yield (image, bytes, checksum) of every stored vector as it lies, a page at a time."""
@@ -516,27 +559,14 @@ class Catalog:
         data = np.asarray(vector, "<f2").tobytes()
         self.sql.execute("INSERT OR REPLACE INTO vector VALUES(?, ?, ?)", (image, data, checksum(data)))
 
-    def orphans(self) -> list[tuple[str, int]]:
-        """Return (what is wrong, how many) of rows that refer to nothing; empty when all do."""
-        checks = {
-            "images without a vector": "SELECT count(*) FROM image WHERE id NOT IN (SELECT image FROM vector)",
-            "vectors without an image": "SELECT count(*) FROM vector WHERE image NOT IN (SELECT id FROM image)",
-            "images without a category": "SELECT count(*) FROM image WHERE id NOT IN (SELECT image FROM member)",
-            "categories without an image": "SELECT count(*) FROM member WHERE image NOT IN (SELECT id FROM image)",
-            "images without a root": "SELECT count(*) FROM image WHERE root NOT IN (SELECT id FROM root)",
-            "waiting rows without a membership": "SELECT count(*) FROM pending p WHERE NOT EXISTS (SELECT 1"
-            " FROM member m WHERE m.image = p.image AND m.category = p.category)",
-            "dead rows of a living membership": "SELECT count(*) FROM tombstone t WHERE EXISTS (SELECT 1"
-            " FROM member m WHERE m.image = t.image AND m.category = t.category)",
-        }
-        counts = [(name, int(self._one(statement))) for name, statement in checks.items()]
-        return [(name, count) for name, count in counts if count]
+    def all_members(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (image, rank, category) of every membership, by image and rank."""
+        yield from self.sql.execute("SELECT image, rank, category FROM member ORDER BY image, rank")
 
-    def memberships(self) -> Iterator[tuple[int, list[int]]]:
-        """Yield (category, the ids of its images, rising) by category, in one pass over the table of members."""
-        rows = self.sql.execute("SELECT category, image FROM member ORDER BY category, image")
-        for category, group in groupby(rows, itemgetter(0)):
-            yield category, [image for _, image in group]
+    def centroid(self, category: int) -> NDArray[np.float32]:
+        """Return the centroid of a category's shard as it lies, empty where there is none."""
+        row = self.sql.execute("SELECT data FROM centroid WHERE category = ?", (category,)).fetchone()
+        return np.frombuffer(row[0][: len(row[0]) // 4 * 4] if row else b"", "<f4")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -258,8 +258,11 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
         found = store.check(repair=repair)
     if as_json:
         problems = [dataclasses.asdict(problem) for problem in found.problems]
-        click.echo(json.dumps({"ok": found.ok, "problems": problems, "leftovers": list(found.leftovers)}))
+        lists = {"leftovers": list(found.leftovers), "repaired": list(found.repaired)}
+        click.echo(json.dumps({"ok": found.ok, "problems": problems, **lists}))
     else:
+        for line in found.repaired:
+            say(f"catdb: {line}")
         for problem in found.problems:
             click.echo(f"{problem.kind}: {show(problem.where)}: {show(problem.detail)}")
         click.echo("all is well" if found.ok else f"{len(found.problems)} problems; catdb check --repair")
