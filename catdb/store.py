@@ -15,16 +15,13 @@
    category's rows are taken from the catalog instead, with the same answers, and the snapshot says so.
 4. *Recover*: the first writer of a process, and every writer after one that died or failed half-way, first makes a
    commit and forces the directories to the disk, and then unlinks files that the catalog does not know. (The dead
-   writer may have committed what it never forced; that must not be acted upon.) A writer writes its name into LOCK and
-   takes it out again only when it leaves nothing behind: a name in a LOCK that nobody holds asks for this step.
+   writer may have committed what it never forced; that must not be acted upon.) A name in a LOCK that nobody holds
+   asks for this step.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -33,7 +30,6 @@ from fractions import Fraction
 from queue import Empty, SimpleQueue
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from catdb import shard
@@ -41,7 +37,6 @@ from catdb.catalog import Catalog, Load, Pointer, Put, Survey, clear_errors, is_
 from catdb.checksum import checksum
 from catdb.errors import (
     CatdbError,
-    DatabaseBusy,
     DatabaseDamaged,
     DatabaseNotFound,
     DatabaseReadOnly,
@@ -49,6 +44,7 @@ from catdb.errors import (
     StorageError,
 )
 from catdb.images import Stamp
+from catdb.lock import Lock
 from catdb.search import Block
 from catdb.shard import Rows
 
@@ -77,12 +73,8 @@ class Store:
     def __init__(self, path: str, *, writable: bool = True, wait: float = 10.0) -> None:
         self.path = os.path.abspath(path)
         self._writable = writable
-        self._wait = wait
-        self._lock = FileLock(os.path.join(self.path, "LOCK"), fallback_to_soft=False)
-        self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
-        self._holding = False
+        self._lock = Lock(self.path, wait)
         self._writer: Catalog | None = None
-        self._recovered = False
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
         self._verified: dict[tuple[int, int], tuple[int, ...]] = {}  # the files that are sound, as they were then
         self._dimension = 0
@@ -106,7 +98,7 @@ class Store:
             os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}; choose another place with --db") from error
-        with self._held():
+        with self._lock.held():
             catalog = self._open_writer()
             if not catalog.format():
                 catalog.create(meta, categories)
@@ -118,7 +110,7 @@ class Store:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
         self._close_readers()
         if self._writer and self._writer.is_current():
-            with suppress(CatdbError), self._held():
+            with suppress(CatdbError), self._lock.held():
                 self._close_writer()
         self._close_writer()  # where another process writes, it has the log in its hands, and this writes nothing back
 
@@ -147,11 +139,11 @@ class Store:
             raise DatabaseReadOnly(f"{self.path}: opened for reading (mode 'r')")
         if not os.path.exists(self._catalog_path):
             raise DatabaseNotFound(f"{self.path}: there is no database here")
-        with self._held(), clear_errors(self._catalog_path):
+        with self._lock.held(), clear_errors(self._catalog_path):
             catalog = self._open_writer()
             if not catalog.format():
                 raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
-            if not self._recovered:
+            if not self._lock.clean:
                 self._recover(catalog)
             yield catalog
 
@@ -172,53 +164,6 @@ class Store:
                     catalog.fail(root, path, reason, stamp)
         return outcomes
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the lock. Where the last holder left its name in it, what it left behind is still to be dropped."""
-        with self._turn:
-            if self._holding:
-                yield
-                return
-            try:
-                self._lock.acquire(timeout=self._wait)
-            except Timeout:
-                raise DatabaseBusy(
-                    f"{self.path}: {self._holder()} is writing; try again when it has finished"
-                ) from None
-            except OSError as error:
-                raise DatabaseReadOnly(f"{self.path}: cannot lock it: {error.strerror or error}") from error
-            self._holding = True
-            try:
-                if self._holder_text():
-                    self._recovered = False
-                words = " ".join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:2]])
-                try:
-                    self._sign(f"{words} (process {os.getpid()} on {socket.gethostname()})")
-                except OSError as error:
-                    raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost") from error
-                yield
-            finally:
-                if self._recovered:
-                    with suppress(OSError):
-                        self._sign("")
-                self._holding = False
-                self._lock.release()
-
-    def _sign(self, text: str) -> None:
-        with open(os.path.join(self.path, "LOCK"), "r+", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.truncate()
-
-    def _holder_text(self) -> str:
-        try:
-            with open(os.path.join(self.path, "LOCK"), encoding="utf-8", errors="replace") as file:
-                return file.read(500).strip()
-        except OSError:
-            return ""
-
-    def _holder(self) -> str:
-        return self._holder_text() or "another process"
-
     def _open_writer(self) -> Catalog:
         if self._writer and not self._writer.is_current():
             self._close_writer()  # the database was deleted, and may have been made anew: this connection leads nowhere
@@ -229,7 +174,7 @@ class Store:
 
     def _forget(self) -> None:
         """Take nothing for granted that was learnt of a database that is there no more."""
-        self._recovered = False
+        self._lock.clean = False
         self._verified = {}
         self._categories = []
 
@@ -246,7 +191,7 @@ class Store:
         for leftover in self.leftovers(catalog):
             with suppress(OSError):
                 os.unlink(leftover)
-        self._recovered = True
+        self._lock.clean = True
         self.collect(catalog)
 
     def leftovers(self, catalog: Catalog) -> list[str]:
@@ -324,7 +269,7 @@ class Store:
         return len(categories)
 
     def _fold_group(self, catalog: Catalog, categories: Sequence[int]) -> None:
-        self._recovered = False  # until the commit: the files are known to no one
+        self._lock.clean = False  # until the commit: the files are known to no one
         generation = catalog.reserve_generations(len(categories))
         folders = [os.path.dirname(self.file(category, 0)) for category in categories]
         made: list[tuple[Pointer, NDArray[np.float32], list[int]]] = []
@@ -354,7 +299,7 @@ class Store:
                 catalog.unpoint(category, time.time())
             for pointer, centroid, waiting in made:
                 catalog.point(pointer, centroid, waiting, time.time())
-        self._recovered = True
+        self._lock.clean = True
 
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
         """Return the living rows of a category in order of id: those of its shard, then those that wait."""
