@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
-from catdb.errors import DatabaseBusy, DatabaseReadOnly, StorageError
+from catdb.errors import CatdbError, DatabaseBusy, DatabaseReadOnly, StorageError
 
 
 class Lock:
@@ -25,13 +25,18 @@ class Lock:
     It is False at first, and again as soon as another holder is found to have died.
     """
 
+    _LOOK = 0.01  # seconds between two looks whether it is free
+
     def __init__(self, folder: str, wait: float) -> None:
         self.clean = False
         self._folder = folder
         self._wait = wait
-        self._file = FileLock(os.path.join(folder, "LOCK"), fallback_to_soft=False)
+        self._path = os.path.join(folder, "LOCK")
+        self._file = FileLock(self._path, fallback_to_soft=False)
         self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
         self._holding = False
+        self._process = os.getpid()
+        self._signed: tuple[int, int] | None = None  # the file that carries our name
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -52,15 +57,27 @@ class Lock:
                     raise StorageError(f"{self._folder}: {error.strerror or error}; nothing is lost") from error
                 yield
             finally:
-                if self.clean:
-                    with suppress(OSError):
-                        self._sign("")
-                self._holding = False
-                self._file.release()
+                if self._process == os.getpid():  # a fork leaves through here as well, and holds nothing
+                    if self.clean:
+                        with suppress(CatdbError, OSError):
+                            self.require()
+                            self._sign("")
+                    self._holding = False
+                    self._file.release()
+
+    def require(self) -> None:
+        """Raise DatabaseBusy where LOCK is not the file that was locked: whoever makes another one writes as well."""
+        try:
+            found = os.stat(self._path)
+            there = (found.st_dev, found.st_ino) == self._signed
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise DatabaseBusy(f"{self._path} was taken away while it was held; nothing is lost, run it again")
 
     def _acquire(self) -> None:
         try:
-            self._file.acquire(timeout=self._wait)
+            self._file.acquire(timeout=self._wait, poll_interval=self._LOOK)
         except Timeout:
             raise DatabaseBusy(
                 f"{self._folder}: {self._text() or 'another process'} is writing; try again when it has finished"
@@ -69,13 +86,15 @@ class Lock:
             raise DatabaseReadOnly(f"{self._folder}: cannot lock it: {error.strerror or error}") from error
 
     def _sign(self, text: str) -> None:
-        with open(os.path.join(self._folder, "LOCK"), "r+", encoding="utf-8", errors="backslashreplace") as file:
+        with open(self._path, "r+", encoding="utf-8", errors="backslashreplace") as file:
+            found = os.fstat(file.fileno())
+            self._signed = (found.st_dev, found.st_ino)
             file.write(text)
             file.truncate()
 
     def _text(self) -> str:
         try:
-            with open(os.path.join(self._folder, "LOCK"), encoding="utf-8", errors="replace") as file:
+            with open(self._path, encoding="utf-8", errors="replace") as file:
                 return file.read(500).strip()
         except OSError:
             return ""

@@ -50,6 +50,7 @@ from catdb.shard import Rows
 
 GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
 PER_COMMIT = 64  # shards made anew in one commit
+_TURN = 0.03  # seconds between two commits of a long fold, in which whoever waits for the lock gets it
 _LEAST = 64  # waiting rows below which an existing shard is left alone
 _SHARE = Fraction(1, 4)  # waiting rows, as a share of the shard, that are worth a new file
 _DEAD = Fraction(1, 5)  # dead rows, likewise
@@ -73,12 +74,23 @@ class Store:
     def __init__(self, path: str, *, writable: bool = True, wait: float = 10.0) -> None:
         self.path = os.path.abspath(path)
         self._writable = writable
-        self._lock = Lock(self.path, wait)
+        self._wait = wait
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have nothing open and know nothing, as at first: so too in a process that was forked from another."""
+        self._process = os.getpid()
+        self._lock = Lock(self.path, self._wait)
         self._writer: Catalog | None = None
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
-        self._verified: dict[tuple[int, int], tuple[int, ...]] = {}  # the files that are sound, as they were then
+        self._identity: tuple[int, ...] | None = None  # of the catalog of which is known what is known
+        self._verified: dict[int, tuple[int, tuple[int, ...]]] = {}  # the file that is sound, as it was then
         self._dimension = 0
         self._categories: list[tuple[str, str]] = []
+
+    def _begin_in_fork(self) -> None:
+        if self._process != os.getpid():
+            self._begin()
 
     @property
     def _catalog_path(self) -> str:
@@ -98,6 +110,7 @@ class Store:
             os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}; choose another place with --db") from error
+        self._begin_in_fork()
         with self._lock.held():
             catalog = self._open_writer()
             if not catalog.format():
@@ -108,6 +121,8 @@ class Store:
 
     def close(self) -> None:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
+        self._begin_in_fork()
+        self._identity = None
         self._close_readers()
         if self._writer and self._writer.is_current():
             with suppress(CatdbError), self._lock.held():
@@ -117,8 +132,9 @@ class Store:
     def __del__(self) -> None:
         """Give the connections back where close() was forgotten; not under the lock, which one would wait for here."""
         with suppress(Exception):
-            self._close_readers()
-            self._close_writer()
+            if self._process == os.getpid():
+                self._close_readers()
+                self._close_writer()
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -139,6 +155,7 @@ class Store:
             raise DatabaseReadOnly(f"{self.path}: opened for reading (mode 'r')")
         if not os.path.exists(self._catalog_path):
             raise DatabaseNotFound(f"{self.path}: there is no database here")
+        self._begin_in_fork()
         with self._lock.held(), clear_errors(self._catalog_path):
             catalog = self._open_writer()
             if not catalog.format():
@@ -170,6 +187,7 @@ class Store:
             self._forget()
         if self._writer is None:
             self._writer = Catalog.writer(self._catalog_path)
+            self._writer.guard = self._lock.require
         return self._writer
 
     def _forget(self) -> None:
@@ -212,8 +230,12 @@ class Store:
 
     def collect(self, catalog: Catalog, grace: float = GRACE) -> None:
         """Unlink the files that were replaced at least ``grace`` seconds ago. Under the lock."""
+        now = time.time()
+        if len(catalog.garbage(now)) < len(catalog.garbage(float("inf"))):  # the clock was set back: counted from now
+            with catalog.transaction():
+                catalog.date_garbage(now)
         gone: list[tuple[int, int]] = []
-        for file in catalog.garbage(time.time() - grace):
+        for file in catalog.garbage(now - grace):
             with suppress(OSError):  # what cannot be unlinked now stays garbage
                 with suppress(FileNotFoundError):
                     os.unlink(self.file(*file))
@@ -266,6 +288,8 @@ class Store:
                 self.collect(catalog)
             if progress:
                 progress(start + len(group), len(categories))
+            if start + len(group) < len(categories):
+                time.sleep(_TURN)
         return len(categories)
 
     def _fold_group(self, catalog: Catalog, categories: Sequence[int]) -> None:
@@ -336,6 +360,7 @@ class Store:
     @contextmanager
     def _reader(self) -> Iterator[Catalog]:
         """Lend a reading connection of its own; several threads may hold one each."""
+        self._begin_in_fork()
         catalog = self._pooled_reader() or self._new_reader()
         try:
             with clear_errors(self._catalog_path):
@@ -343,6 +368,7 @@ class Store:
         finally:
             if catalog.frozen:
                 catalog.close()
+                catalog.require_unchanged()
             else:
                 self._readers.put(catalog)
 
@@ -353,7 +379,6 @@ class Store:
                 return catalog
             catalog.close()
             self._close_readers()
-            self._forget()
         return None
 
     def _new_reader(self) -> Catalog:
@@ -363,6 +388,9 @@ class Store:
         if not catalog.format():
             catalog.close()
             raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
+        if catalog.identity != self._identity:  # it was deleted and made anew, unless this is the first look
+            self._forget()
+            self._identity = catalog.identity
         return catalog
 
     @contextmanager
@@ -370,6 +398,11 @@ class Store:
         """Give a view of one moment; what is committed meanwhile is not in it."""
         with self._reader() as catalog, catalog.snapshot():
             yield Snapshot(self, catalog)
+
+    def is_current(self, pointer: Pointer) -> bool:
+        """Say whether a shard is the category's now, whatever a snapshot says."""
+        with self.snapshot() as now:
+            return now.catalog.pointer(pointer.category) == pointer
 
     def survey(self) -> Survey:
         """Return a new comparison of folders with the catalog; close it."""
@@ -389,13 +422,14 @@ class Store:
 
     def load(self, pointer: Pointer, *, afresh: bool = False) -> Rows:
         """Return the rows of a shard; its bytes are checked ``afresh``, or where they were not yet, or have changed."""
-        key = (pointer.category, pointer.generation)
+        category, generation = pointer.category, pointer.generation
         if afresh:
-            self._verified.pop(key, None)
-        with shard.opened(self.file(*key)) as file:
-            if self._verified.get(key) != file.stamp:
+            self._verified.pop(category, None)
+        with shard.opened(self.file(category, generation)) as file:
+            if file.stamp is None or self._verified.get(category) != (generation, file.stamp):
                 shard.verify(file, pointer.bytes, pointer.checksum)
-                self._verified[key] = file.stamp
+                if file.stamp:
+                    self._verified[category] = (generation, file.stamp)
             rows = shard.load(file, self.category_id(pointer.category), self._dimension)
         if len(rows) != pointer.rows:
             raise ShardDamaged(f"{file.path}: {len(rows)} rows where {pointer.rows} were written")
@@ -424,9 +458,10 @@ class Snapshot:
             block = self.store._shard_block(self.catalog, category)
             if block is not None:
                 yield block
-            elif self.catalog.pointer(category):
+            elif pointer := self.catalog.pointer(category):
                 waiting = self.catalog.members(category)
-                self.damaged[self.store.category_id(category)] = None
+                if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
+                    self.damaged[self.store.category_id(category)] = None
             if waiting:
                 yield Block(category, self.store.recorded(self.catalog, waiting))
 
