@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.catalog import MISTYPED, RESTORE, Catalog, Load, Pointer
+from catdb.catalog import MISTYPED, RESTORE, Catalog, Load
 from catdb.checksum import checksum
 from catdb.errors import ShardDamaged
 from catdb.shard import WIDTH, Rows
@@ -207,7 +207,7 @@ def _category(store: Store, catalog: Catalog, record: _Record, load: Load) -> It
         try:
             rows = store.load(pointer, afresh=True)
         except (ShardDamaged, OSError) as error:
-            if _is_current(store, pointer):
+            if store.is_current(pointer):  # a long check may outlive one that is replaced meanwhile
                 yield _Found(category, Problem(kind, where, _detail(error, where)))
             return
         yield from (
@@ -237,12 +237,6 @@ def _detail(error: Exception, where: str) -> str:
     """Return an error's text without the path, which stands before it anyway."""
     text = error.strerror if isinstance(error, OSError) else str(error)
     return (text or str(error)).removeprefix(f"{where}: ")
-
-
-def _is_current(store: Store, pointer: Pointer) -> bool:
-    """Say whether a shard is still the category's. A long check may outlive one that is replaced meanwhile."""
-    with store.snapshot() as now:
-        return now.catalog.pointer(pointer.category) == pointer
 
 
 def _restore(store: Store, catalog: Catalog, image: int) -> bool:

@@ -24,6 +24,7 @@ import math
 import mmap
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ _COLUMNS: dict[str, np.dtype[Any]] = {
     "image_id": np.dtype("<i8"),
     "categories": np.dtype("<i4"),
 }
+_TICK = 2.0  # seconds that a file system may count as one: FAT's; others need some milliseconds
 _CAUTIOUS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_NOFOLLOW"))
 
 
@@ -87,12 +89,15 @@ def write(path: str, data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A shard file that is open. ``stamp`` is another one as soon as the file system knows of a change."""
+    """A shard file that is open. ``stamp`` is another one as soon as the file system knows of a change.
+
+    It is None for a file that was written just now: another change in the same tick of the clock would not show.
+    """
 
     path: str
     raw: io.FileIO
     size: int
-    stamp: tuple[int, ...]
+    stamp: tuple[int, ...] | None
 
 
 @contextmanager
@@ -109,7 +114,8 @@ def opened(path: str) -> Iterator[File]:
         if not stat.S_ISREG(found.st_mode):
             raise ShardDamaged(f"{path}: no regular file")
         stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        yield File(path, raw, found.st_size, stamp)
+        settled = abs(time.time() - max(found.st_mtime, found.st_ctime)) > _TICK
+        yield File(path, raw, found.st_size, stamp if settled else None)
 
 
 def verify(file: File, size: int, expected: int) -> None:

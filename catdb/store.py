@@ -15,16 +15,13 @@
    category's rows are taken from the catalog instead, with the same answers, and the snapshot says so.
 4. *Recover*: the first writer of a process, and every writer after one that died or failed half-way, first makes a
    commit and forces the directories to the disk, and then unlinks files that the catalog does not know. (The dead
-   writer may have committed what it never forced; that must not be acted upon.) A writer writes its name into LOCK and
-   takes it out again only when it leaves nothing behind: a name in a LOCK that nobody holds asks for this step.
+   writer may have committed what it never forced; that must not be acted upon.) A name in a LOCK that nobody holds
+   asks for this step.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -33,7 +30,6 @@ from fractions import Fraction
 from queue import Empty, SimpleQueue
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from catdb import shard
@@ -41,7 +37,6 @@ from catdb.catalog import Catalog, Load, Pointer, Put, Survey, clear_errors, is_
 from catdb.checksum import checksum
 from catdb.errors import (
     CatdbError,
-    DatabaseBusy,
     DatabaseDamaged,
     DatabaseNotFound,
     DatabaseReadOnly,
@@ -49,11 +44,13 @@ from catdb.errors import (
     StorageError,
 )
 from catdb.images import Stamp
+from catdb.lock import Lock
 from catdb.search import Block
 from catdb.shard import Rows
 
 GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
 PER_COMMIT = 64  # shards made anew in one commit
+_TURN = 0.03  # seconds between two commits of a long fold, in which whoever waits for the lock gets it
 _LEAST = 64  # waiting rows below which an existing shard is left alone
 _SHARE = Fraction(1, 4)  # waiting rows, as a share of the shard, that are worth a new file
 _DEAD = Fraction(1, 5)  # dead rows, likewise
@@ -78,15 +75,22 @@ class Store:
         self.path = os.path.abspath(path)
         self._writable = writable
         self._wait = wait
-        self._lock = FileLock(os.path.join(self.path, "LOCK"), fallback_to_soft=False)
-        self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
-        self._holding = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have nothing open and know nothing, as at first: so too in a process that was forked from another."""
+        self._process = os.getpid()
+        self._lock = Lock(self.path, self._wait)
         self._writer: Catalog | None = None
-        self._recovered = False
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
-        self._verified: dict[tuple[int, int], tuple[int, ...]] = {}  # the files that are sound, as they were then
+        self._identity: tuple[int, ...] | None = None  # of the catalog of which is known what is known
+        self._verified: dict[int, tuple[int, tuple[int, ...]]] = {}  # the file that is sound, as it was then
         self._dimension = 0
         self._categories: list[tuple[str, str]] = []
+
+    def _begin_in_fork(self) -> None:
+        if self._process != os.getpid():
+            self._begin()
 
     @property
     def _catalog_path(self) -> str:
@@ -106,7 +110,8 @@ class Store:
             os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}; choose another place with --db") from error
-        with self._held():
+        self._begin_in_fork()
+        with self._lock.held():
             catalog = self._open_writer()
             if not catalog.format():
                 catalog.create(meta, categories)
@@ -116,17 +121,20 @@ class Store:
 
     def close(self) -> None:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
+        self._begin_in_fork()
+        self._identity = None
         self._close_readers()
         if self._writer and self._writer.is_current():
-            with suppress(CatdbError), self._held():
+            with suppress(CatdbError), self._lock.held():
                 self._close_writer()
         self._close_writer()  # where another process writes, it has the log in its hands, and this writes nothing back
 
     def __del__(self) -> None:
         """Give the connections back where close() was forgotten; not under the lock, which one would wait for here."""
         with suppress(Exception):
-            self._close_readers()
-            self._close_writer()
+            if self._process == os.getpid():
+                self._close_readers()
+                self._close_writer()
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -147,11 +155,12 @@ class Store:
             raise DatabaseReadOnly(f"{self.path}: opened for reading (mode 'r')")
         if not os.path.exists(self._catalog_path):
             raise DatabaseNotFound(f"{self.path}: there is no database here")
-        with self._held(), clear_errors(self._catalog_path):
+        self._begin_in_fork()
+        with self._lock.held(), clear_errors(self._catalog_path):
             catalog = self._open_writer()
             if not catalog.format():
                 raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
-            if not self._recovered:
+            if not self._lock.clean:
                 self._recover(catalog)
             yield catalog
 
@@ -172,64 +181,18 @@ class Store:
                     catalog.fail(root, path, reason, stamp)
         return outcomes
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the lock. Where the last holder left its name in it, what it left behind is still to be dropped."""
-        with self._turn:
-            if self._holding:
-                yield
-                return
-            try:
-                self._lock.acquire(timeout=self._wait)
-            except Timeout:
-                raise DatabaseBusy(
-                    f"{self.path}: {self._holder()} is writing; try again when it has finished"
-                ) from None
-            except OSError as error:
-                raise DatabaseReadOnly(f"{self.path}: cannot lock it: {error.strerror or error}") from error
-            self._holding = True
-            try:
-                if self._holder_text():
-                    self._recovered = False
-                words = " ".join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:2]])
-                try:
-                    self._sign(f"{words} (process {os.getpid()} on {socket.gethostname()})")
-                except OSError as error:
-                    raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost") from error
-                yield
-            finally:
-                if self._recovered:
-                    with suppress(OSError):
-                        self._sign("")
-                self._holding = False
-                self._lock.release()
-
-    def _sign(self, text: str) -> None:
-        with open(os.path.join(self.path, "LOCK"), "r+", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.truncate()
-
-    def _holder_text(self) -> str:
-        try:
-            with open(os.path.join(self.path, "LOCK"), encoding="utf-8", errors="replace") as file:
-                return file.read(500).strip()
-        except OSError:
-            return ""
-
-    def _holder(self) -> str:
-        return self._holder_text() or "another process"
-
     def _open_writer(self) -> Catalog:
         if self._writer and not self._writer.is_current():
             self._close_writer()  # the database was deleted, and may have been made anew: this connection leads nowhere
             self._forget()
         if self._writer is None:
             self._writer = Catalog.writer(self._catalog_path)
+            self._writer.guard = self._lock.require
         return self._writer
 
     def _forget(self) -> None:
         """Take nothing for granted that was learnt of a database that is there no more."""
-        self._recovered = False
+        self._lock.clean = False
         self._verified = {}
         self._categories = []
 
@@ -246,7 +209,7 @@ class Store:
         for leftover in self.leftovers(catalog):
             with suppress(OSError):
                 os.unlink(leftover)
-        self._recovered = True
+        self._lock.clean = True
         self.collect(catalog)
 
     def leftovers(self, catalog: Catalog) -> list[str]:
@@ -267,8 +230,12 @@ class Store:
 
     def collect(self, catalog: Catalog, grace: float = GRACE) -> None:
         """Unlink the files that were replaced at least ``grace`` seconds ago. Under the lock."""
+        now = time.time()
+        if len(catalog.garbage(now)) < len(catalog.garbage(float("inf"))):  # the clock was set back: counted from now
+            with catalog.transaction():
+                catalog.date_garbage(now)
         gone: list[tuple[int, int]] = []
-        for file in catalog.garbage(time.time() - grace):
+        for file in catalog.garbage(now - grace):
             with suppress(OSError):  # what cannot be unlinked now stays garbage
                 with suppress(FileNotFoundError):
                     os.unlink(self.file(*file))
@@ -321,10 +288,12 @@ class Store:
                 self.collect(catalog)
             if progress:
                 progress(start + len(group), len(categories))
+            if start + len(group) < len(categories):
+                time.sleep(_TURN)
         return len(categories)
 
     def _fold_group(self, catalog: Catalog, categories: Sequence[int]) -> None:
-        self._recovered = False  # until the commit: the files are known to no one
+        self._lock.clean = False  # until the commit: the files are known to no one
         generation = catalog.reserve_generations(len(categories))
         folders = [os.path.dirname(self.file(category, 0)) for category in categories]
         made: list[tuple[Pointer, NDArray[np.float32], list[int]]] = []
@@ -354,7 +323,7 @@ class Store:
                 catalog.unpoint(category, time.time())
             for pointer, centroid, waiting in made:
                 catalog.point(pointer, centroid, waiting, time.time())
-        self._recovered = True
+        self._lock.clean = True
 
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
         """Return the living rows of a category in order of id: those of its shard, then those that wait."""
@@ -391,6 +360,7 @@ class Store:
     @contextmanager
     def _reader(self) -> Iterator[Catalog]:
         """Lend a reading connection of its own; several threads may hold one each."""
+        self._begin_in_fork()
         catalog = self._pooled_reader() or self._new_reader()
         try:
             with clear_errors(self._catalog_path):
@@ -398,6 +368,7 @@ class Store:
         finally:
             if catalog.frozen:
                 catalog.close()
+                catalog.require_unchanged()
             else:
                 self._readers.put(catalog)
 
@@ -408,7 +379,6 @@ class Store:
                 return catalog
             catalog.close()
             self._close_readers()
-            self._forget()
         return None
 
     def _new_reader(self) -> Catalog:
@@ -418,6 +388,9 @@ class Store:
         if not catalog.format():
             catalog.close()
             raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
+        if catalog.identity != self._identity:  # it was deleted and made anew, unless this is the first look
+            self._forget()
+            self._identity = catalog.identity
         return catalog
 
     @contextmanager
@@ -425,6 +398,11 @@ class Store:
         """Give a view of one moment; what is committed meanwhile is not in it."""
         with self._reader() as catalog, catalog.snapshot():
             yield Snapshot(self, catalog)
+
+    def is_current(self, pointer: Pointer) -> bool:
+        """Say whether a shard is the category's now, whatever a snapshot says."""
+        with self.snapshot() as now:
+            return now.catalog.pointer(pointer.category) == pointer
 
     def survey(self) -> Survey:
         """Return a new comparison of folders with the catalog; close it."""
@@ -444,13 +422,14 @@ class Store:
 
     def load(self, pointer: Pointer, *, afresh: bool = False) -> Rows:
         """Return the rows of a shard; its bytes are checked ``afresh``, or where they were not yet, or have changed."""
-        key = (pointer.category, pointer.generation)
+        category, generation = pointer.category, pointer.generation
         if afresh:
-            self._verified.pop(key, None)
-        with shard.opened(self.file(*key)) as file:
-            if self._verified.get(key) != file.stamp:
+            self._verified.pop(category, None)
+        with shard.opened(self.file(category, generation)) as file:
+            if file.stamp is None or self._verified.get(category) != (generation, file.stamp):
                 shard.verify(file, pointer.bytes, pointer.checksum)
-                self._verified[key] = file.stamp
+                if file.stamp:
+                    self._verified[category] = (generation, file.stamp)
             rows = shard.load(file, self.category_id(pointer.category), self._dimension)
         if len(rows) != pointer.rows:
             raise ShardDamaged(f"{file.path}: {len(rows)} rows where {pointer.rows} were written")
@@ -479,9 +458,10 @@ class Snapshot:
             block = self.store._shard_block(self.catalog, category)
             if block is not None:
                 yield block
-            elif self.catalog.pointer(category):
+            elif pointer := self.catalog.pointer(category):
                 waiting = self.catalog.members(category)
-                self.damaged[self.store.category_id(category)] = None
+                if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
+                    self.damaged[self.store.category_id(category)] = None
             if waiting:
                 yield Block(category, self.store.recorded(self.catalog, waiting))
 

@@ -42,7 +42,8 @@ SEARCH = {
     "matches": [MATCH],
     "probed": int,
     "populated": int,
-    "widened": bool,  # beyond the contract
+    "widened": bool,
+    "notes": [str],  # beyond the contract
 }
 
 

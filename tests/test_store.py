@@ -28,6 +28,7 @@ from catdb.catalog import Catalog, Load
 from catdb.check import check, repair
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseNotFound, DatabaseReadOnly, StorageError
 from catdb.images import Stamp
+from catdb.lock import Lock
 from catdb.store import GRACE, PER_COMMIT, Store, due
 
 
@@ -854,7 +855,7 @@ def dies_at(step: int, path: Path) -> tuple[bool, str]:
         write = os.write
         for name in ("open", "write", "fsync", "unlink", "rmdir", "makedirs", "ftruncate"):
             setattr(os, name, before(getattr(os, name)))
-        Store._sign = before(Store._sign)  # type: ignore[method-assign]
+        Lock._sign = before(Lock._sign)  # type: ignore[method-assign]
         opened = Catalog.writer
 
         def traced(place: str) -> Catalog:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -103,14 +105,18 @@ class _Meta(dict[str, Any]):
 class Catalog:
     """One connection to the catalog; not to be used by two threads at once, nor carried across a fork.
 
-    ``frozen``: it reads the file as it lies, and would never see what is committed after it was opened.
+    ``frozen``: it reads the file as it lies, and would never see what is committed after it was opened. ``guard`` is
+    called before each commit, which what it raises prevents.
     """
 
     def __init__(self, path: str, connection: sqlite3.Connection, *, frozen: bool = False) -> None:
         self.path = path
         self.sql = connection
         self.frozen = frozen
-        self._file = _identity(path)
+        self.guard: Callable[[], None] = lambda: None
+        self.identity = _stamp(path) if frozen else _identity(path)
+        self._process = os.getpid()
+        _connected.add(self)
 
     # --- opening ------------------------------------------------------------------------------------------------
 
@@ -133,8 +139,17 @@ class Catalog:
     def reader(cls, path: str) -> Catalog:
         """Open for reading. A closed catalog in a directory that cannot be written to is read as it lies."""
         uri = "file:" + quote(os.fsencode(os.path.abspath(path)))
-        frozen = not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK) and not _has_log(path)
-        uri += "?immutable=1" if frozen else "?mode=ro"
+        closed = not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
+        while True:
+            frozen = closed and not _has_log(path)
+            try:
+                return cls._connect(path, uri + ("?immutable=1" if frozen else "?mode=ro"), frozen)
+            except DatabaseReadOnly:
+                if frozen == (closed and not _has_log(path)):
+                    raise  # else a writer has come or gone just now
+
+    @classmethod
+    def _connect(cls, path: str, uri: str, frozen: bool) -> Catalog:
         with clear_errors(path):
             sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
             try:
@@ -147,11 +162,22 @@ class Catalog:
 
     def is_current(self) -> bool:
         """Say whether the path still leads to the file that was opened, and not to one made anew, or nowhere."""
-        return _identity(self.path) == self._file
+        return self.is_ours and _identity(self.path) == self.identity
+
+    @property
+    def is_ours(self) -> bool:
+        """Say whether this process opened the connection. One that a fork has brought along may not even be closed."""
+        return self._process == os.getpid()
+
+    def require_unchanged(self) -> None:
+        """Raise DatabaseBusy where a frozen catalog was written to meanwhile: what was read is of no one moment."""
+        if self.frozen and _stamp(self.path) != self.identity:
+            raise DatabaseBusy(f"{self.path}: another program has written to it meanwhile; try again")
 
     def close(self) -> None:
-        with clear_errors(self.path):
-            self.sql.close()
+        if self.is_ours:
+            with clear_errors(self.path):
+                self.sql.close()
 
     def format(self) -> int:
         """Return the format's number, 0 for an empty catalog. DatabaseDamaged where it is none that we know."""
@@ -180,27 +206,35 @@ class Catalog:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside becomes durable at once at the end, or not at all."""
+        self._require_ours()
         with clear_errors(self.path):
             self.sql.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._require_ours()
+                self.guard()
                 self.sql.execute("COMMIT")
             except BaseException:
-                if self.sql.in_transaction:
+                if self.is_ours and self.sql.in_transaction:
                     self.sql.execute("ROLLBACK")
                 raise
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Everything read inside is of one moment: the one at which it begins."""
+        self._require_ours()
         with clear_errors(self.path):
             self.sql.execute("BEGIN")
             try:
                 self._one("SELECT count(*) FROM sqlite_schema")  # BEGIN alone takes no snapshot: the first read does
                 yield
             finally:
-                if self.sql.in_transaction:
+                if self.is_ours and self.sql.in_transaction:
                     self.sql.execute("ROLLBACK")
+
+    def _require_ours(self) -> None:
+        if not self.is_ours:
+            raise RuntimeError(f"{self.path}: this was begun before a fork; the new process begins its own")
 
     def _one(self, statement: str, *values: Any) -> Any:
         row = self.sql.execute(statement, values).fetchone()
@@ -514,6 +548,10 @@ class Catalog:
         """Return (category, generation) of the files that have been garbage since before then."""
         return list(self.sql.execute("SELECT category, generation FROM garbage WHERE since <= ?", (before,)))
 
+    def date_garbage(self, now: float) -> bool:
+        """Have no garbage date from after now, in the running transaction; return whether any did."""
+        return self.sql.execute("UPDATE garbage SET since = ?1 WHERE since > ?1", (now,)).rowcount > 0
+
     def drop_garbage(self, files: Iterable[tuple[int, int]]) -> None:
         self.sql.executemany("DELETE FROM garbage WHERE category = ? AND generation = ?", files)
 
@@ -581,13 +619,37 @@ class Catalog:
         return np.frombuffer(row[0][: len(row[0]) // 4 * 4] if row else b"", "<f4")
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, ...] | None:
     """Return what tells the file at a path from one that takes its place. It is not used again while it is open."""
     try:
         status = os.stat(path)
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """Return what changes when the file at a path is written to."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _abandon() -> None:
+    """In a process that was just forked, leave the connections of its parent alone for good.
+
+    They share files and memory with it: even the closing of one, at the end of the process, could take the log from
+    under the parent. So each gets a reference that is never given back.
+    """
+    for catalog in list(_connected):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(catalog.sql))
+
+
+_connected: weakref.WeakSet[Catalog] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon)
 
 
 def _has_log(path: str) -> bool:

@@ -46,6 +46,7 @@ def as_object(result: Result) -> dict[str, object]:
         "probed": result.probed,
         "populated": result.populated,
         "widened": result.widened,
+        "notes": list(result.notes),
         "matches": [dataclasses.asdict(match) for match in result],
     }
 

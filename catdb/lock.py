@@ -1,0 +1,100 @@
+"""Who may write: one process at a time, by a lock that the system gives back when its holder dies. (filelock)
+
+The holder writes its name into the file LOCK, and takes it out again only when it leaves nothing behind: a name in a
+LOCK that nobody holds says that a writer died or failed half-way.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from filelock import FileLock, Timeout
+
+from catdb.errors import CatdbError, DatabaseBusy, DatabaseReadOnly, StorageError
+
+
+class Lock:
+    """The lock of a database directory. Threads may share it; each process has its own.
+
+    ``clean`` is for its holder to say: nothing is left behind by this process or by one that held the lock before.
+    It is False at first, and again as soon as another holder is found to have died.
+    """
+
+    _LOOK = 0.01  # seconds between two looks whether it is free
+
+    def __init__(self, folder: str, wait: float) -> None:
+        self.clean = False
+        self._folder = folder
+        self._wait = wait
+        self._path = os.path.join(folder, "LOCK")
+        self._file = FileLock(self._path, fallback_to_soft=False)
+        self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
+        self._holding = False
+        self._process = os.getpid()
+        self._signed: tuple[int, int] | None = None  # the file that carries our name
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, more than once if need be. Raises DatabaseBusy, naming the holder, after a while."""
+        with self._turn:
+            if self._holding:
+                yield
+                return
+            self._acquire()
+            self._holding = True
+            try:
+                if self._text():
+                    self.clean = False
+                words = " ".join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:2]])
+                try:
+                    self._sign(f"{words} (process {os.getpid()} on {socket.gethostname()})")
+                except OSError as error:
+                    raise StorageError(f"{self._folder}: {error.strerror or error}; nothing is lost") from error
+                yield
+            finally:
+                if self._process == os.getpid():  # a fork leaves through here as well, and holds nothing
+                    if self.clean:
+                        with suppress(CatdbError, OSError):
+                            self.require()
+                            self._sign("")
+                    self._holding = False
+                    self._file.release()
+
+    def require(self) -> None:
+        """Raise DatabaseBusy where LOCK is not the file that was locked: whoever makes another one writes as well."""
+        try:
+            found = os.stat(self._path)
+            there = (found.st_dev, found.st_ino) == self._signed
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise DatabaseBusy(f"{self._path} was taken away while it was held; nothing is lost, run it again")
+
+    def _acquire(self) -> None:
+        try:
+            self._file.acquire(timeout=self._wait, poll_interval=self._LOOK)
+        except Timeout:
+            raise DatabaseBusy(
+                f"{self._folder}: {self._text() or 'another process'} is writing; try again when it has finished"
+            ) from None
+        except OSError as error:
+            raise DatabaseReadOnly(f"{self._folder}: cannot lock it: {error.strerror or error}") from error
+
+    def _sign(self, text: str) -> None:
+        with open(self._path, "r+", encoding="utf-8", errors="backslashreplace") as file:
+            found = os.fstat(file.fileno())
+            self._signed = (found.st_dev, found.st_ino)
+            file.write(text)
+            file.truncate()
+
+    def _text(self) -> str:
+        try:
+            with open(self._path, encoding="utf-8", errors="replace") as file:
+                return file.read(500).strip()
+        except OSError:
+            return ""
