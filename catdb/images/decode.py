@@ -80,11 +80,11 @@ class Picture:
     pixels: Pixels
 
 
-class _Unfinished(ImageUnreadable):
+class Unfinished(ImageUnreadable):
     """Looks like an image, but is not whole: perhaps it is still being written."""
 
 
-class _Outside(ImageUnreadable):
+class Outside(ImageUnreadable):
     """The fault lies outside the file: the same bytes may well be readable tomorrow."""
 
 
@@ -95,17 +95,24 @@ class _Nameless:
         self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
 
 
-def read(content: Content, size: tuple[int, int], *, wait: Callable[[float], None] = time.sleep) -> Picture | Failure:
+def read(
+    content: Content,
+    size: tuple[int, int],
+    decoder: Callable[[str, tuple[int, int]], tuple[Pixels, int, int]] | None = None,
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> Picture | Failure:
     """Decode a file that was fingerprinted, to ``size`` (height, width). Never raises for what is in the file.
 
-    One that is not whole and less than 5 s old is fingerprinted and tried again after each of three pauses
-    (``wait(seconds)``), so that the picture's own ``content`` may be newer than the one given.
+    ``decoder`` is what decodes a path, :func:`decode` in this process or :meth:`catdb.images.Decoders.decode` in
+    another. A file that is not whole and less than 5 s old is fingerprinted and tried again after each of three
+    pauses (``wait(seconds)``), so that the picture's own ``content`` may be newer than the one given.
     """
     pauses = iter(_PAUSES)
     while True:
         fault: ImageUnreadable | None = None
         try:
-            pixels, width, height = decode(content.path, size)
+            pixels, width, height = (decoder or decode)(content.path, size)
         except ImageUnreadable as error:
             fault = error
         now = _stamp(content.path)
@@ -114,8 +121,8 @@ def read(content: Content, size: tuple[int, int], *, wait: Callable[[float], Non
                 return Failure(content.path, "changed while it was being read")
             return Picture(content, width, height, pixels)
         pause = next(pauses, None)
-        if pause is None or not isinstance(fault, _Unfinished) or not _is_fresh(now):
-            lasting = now == content.stamp and not isinstance(fault, _Outside)
+        if pause is None or not isinstance(fault, Unfinished) or not _is_fresh(now):
+            lasting = now == content.stamp and not isinstance(fault, Outside)
             return Failure(content.path, str(fault), content.stamp if lasting else None)
         wait(pause)
         again = fingerprint(content.path)
@@ -140,7 +147,7 @@ def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int]) -> tuple
     except ImageUnreadable:
         raise
     except (OSError, ValueError) as error:
-        raise _Outside(explain(error)) from error
+        raise Outside(explain(error)) from error
 
 
 def fit(image: Image.Image | NDArray[np.uint8], size: tuple[int, int]) -> tuple[Pixels, int, int]:
@@ -199,11 +206,11 @@ def _identify(stream: BinaryIO, suffix: str) -> str:
     if kind is not None:
         return kind
     if not head:
-        raise _Unfinished("an empty file")
+        raise Unfinished("an empty file")
     if suffix in DRAWING_SUFFIXES:
         raise ImageUnreadable(f"vector drawings ({suffix}) are not supported: export as PNG")
     if not head.strip(b"\0"):
-        raise _Unfinished("not an image: it begins with zeros only")
+        raise Unfinished("not an image: it begins with zeros only")
     raise ImageUnreadable("not an image")
 
 
@@ -211,7 +218,7 @@ def _heif_reader() -> Callable[[_Nameless], ImageFile.ImageFile]:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        raise _Outside("HEIC needs an extra: pip install 'catdb[heic]'") from error
+        raise Outside("HEIC needs an extra: pip install 'catdb[heic]'") from error
     return cast("Callable[[_Nameless], ImageFile.ImageFile]", HeifImageFile)
 
 
@@ -258,7 +265,7 @@ def _fault(error: Exception, kind: str) -> ImageUnreadable:
     """Say what is wrong with a file by the exception that its reader raised."""
     name = _NAMES.get(kind, kind)
     if isinstance(error, OSError) and error.errno is not None:
-        return _Outside(explain(error))
+        return Outside(explain(error))
     if isinstance(error, Image.DecompressionBombError):  # a host program's own MAX_IMAGE_PIXELS, where it is lower
         return ImageUnreadable(f"too large: a {name} beyond the limit that this program has set for Pillow")
     if isinstance(error, MemoryError):
@@ -266,8 +273,8 @@ def _fault(error: Exception, kind: str) -> ImageUnreadable:
     detail = " ".join(str(error).split())
     # Running out of bytes has as many faces as there are readers; Pillow wraps some of them in a SyntaxError.
     if isinstance(error.__cause__ or error, _SHORT) or any(word in detail.lower() for word in _SHORT_WORDS):
-        return _Unfinished(f"truncated {name}: the file ends before the image does")
-    return _Unfinished(f"damaged {name}: {detail or type(error).__name__}")
+        return Unfinished(f"truncated {name}: the file ends before the image does")
+    return Unfinished(f"damaged {name}: {detail or type(error).__name__}")
 
 
 def _orientation(image: Image.Image) -> int:
