@@ -14,7 +14,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -53,6 +53,7 @@ _MEGABYTES = 512
 _SCANS = 200
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a JPEG's, but for those that stand amid pixels
 _BAND = 1 << 22
+_TALL = 1 << 26  # pixels to which rows may be widened before they are squashed
 _PAUSES = (0.2, 0.5, 1.0)
 _FRESH = 5.0
 _ORIENTATION = 0x0112
@@ -89,10 +90,18 @@ class Outside(ImageUnreadable):
 
 
 class _Nameless:
-    """A stream that can be read, and nothing more: no descriptor by which a C library could map the file."""
+    """A stream that can be read, and nothing more: no descriptor by which a C library could map the file.
+
+    Of what a damaged header asks for (a PNG's chunk of 2 GB) no more is set aside than there is.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+        self._read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+        self._length = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+
+    def read(self, count: int = -1, /) -> bytes:
+        return self._read(min(count, self._length) if count > 0 else count)
 
 
 def read(
@@ -300,18 +309,31 @@ def _squash(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize to RGB, bilinear with antialiasing. A large image is converted and narrowed a band of rows at a time.
 
     Pillow resizes along the rows first and the columns then, so that bands give bit for bit what the whole would,
-    without a second and third copy of a large image.
+    without a second and third copy of a large image. One that is narrower than it is to be, and extremely tall, is
+    shortened first: widened, 50 megapixels of one column would be 60 GB.
     """
     extent = _extent(image)
     full_width, full_height = image.size
     rows = max(1, _BAND // full_width)
+    if full_width < width and width * full_height > _TALL:
+        step = max(1, full_height // (8 * height))
+        short = Image.new("RGB", (full_width, -(-full_height // step)))
+        for top, band in _bands(image, max(1, rows // step) * step):
+            short.paste(_rgb(band, extent).reduce((1, step)), (0, top // step))
+        box = (0, 0, full_width, full_height / step)
+        return short.resize((width, height), Image.Resampling.BILINEAR, box)
     if rows >= full_height:
         return _rgb(image, extent).resize((width, height), Image.Resampling.BILINEAR)
     narrow = Image.new("RGB", (width, full_height))
-    for top in range(0, full_height, rows):
-        band = _rgb(image.crop((0, top, full_width, min(top + rows, full_height))), extent)
-        narrow.paste(band.resize((width, band.height), Image.Resampling.BILINEAR), (0, top))
+    for top, band in _bands(image, rows):
+        narrow.paste(_rgb(band, extent).resize((width, band.height), Image.Resampling.BILINEAR), (0, top))
     return narrow.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _bands(image: Image.Image, rows: int) -> Iterator[tuple[int, Image.Image]]:
+    """Yield an image's bands of so many rows, each with the row where it begins."""
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _rgb(image: Image.Image, extent: tuple[float, float]) -> Image.Image:
@@ -335,8 +357,8 @@ def _extent(image: Image.Image) -> tuple[float, float]:
         return 0.0, 65535.0
     low, high = np.inf, -np.inf
     rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+    for _, band in _bands(image, rows):
+        values = np.asarray(band)
         values = values[np.isfinite(values)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
