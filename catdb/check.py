@@ -44,16 +44,21 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a repair did: ``rebuilt`` shards, and the images that are ``gone`` until the next build finds them new."""
+    """What a repair did: ``rebuilt`` shards, and the images that are ``gone`` until the next build finds them new.
+
+    ``lost``: the catalog itself is damaged where nothing else holds what it held.
+    """
 
     rebuilt: int = 0
     gone: int = 0
+    lost: bool = False
 
     @property
     def lines(self) -> tuple[str, ...]:
         rebuilt = f"{self.rebuilt:,} shards made anew from the catalog"
         gone = f"{self.gone:,} images could not be mended and left the database: catdb build takes them in again"
-        return tuple(line for count, line in ((self.rebuilt, rebuilt), (self.gone, gone)) if count)
+        lines = ((self.rebuilt, rebuilt), (self.gone, gone), (self.lost, f"the catalog itself is damaged: {RESTORE}"))
+        return tuple(line for count, line in lines if count)
 
 
 def check(store: Store) -> Check:
@@ -83,11 +88,11 @@ def repair(store: Store) -> Repair:
         if catalog.integrity():
             catalog.reindex()
             if catalog.integrity():
-                return Repair()
+                return Repair(lost=True)
         with catalog.transaction():
             gone = catalog.cure()
         if catalog.faults():
-            return Repair(0, gone)
+            return Repair(0, gone, lost=True)
         for image in _Record(catalog).problems:
             gone += not _restore(store, catalog, image)
         damaged = list(_categories(store, catalog, _Record(catalog)))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stock import answers, delete, fill, make, put, shards, unit
+from stock import DIMENSION, answers, delete, fill, make, put, shards, unit
 
 from catdb import shard
 from catdb.catalog import Catalog
-from catdb.check import check, repair
+from catdb.check import Repair, check, repair
 from catdb.checksum import checksum
+from catdb.errors import DatabaseDamaged
 from catdb.shard import Rows
 from catdb.store import Store
 
@@ -45,7 +46,9 @@ def replace_shard(store: Store, category: int, change: Callable[[Rows], Rows]) -
         pointer = catalog.pointer(category)
         assert pointer is not None
         path = store.file(category, pointer.generation)
-        data = shard.encode(f"c{category}", change(shard.load(path, f"c{category}")))
+        with shard.opened(path) as file:
+            rows = shard.load(file, f"c{category}", DIMENSION)
+        data = shard.encode(f"c{category}", change(rows))
         os.unlink(path)
         shard.write(path, data)
         catalog.sql.execute(
@@ -55,11 +58,11 @@ def replace_shard(store: Store, category: int, change: Callable[[Rows], Rows]) -
 
 def test_a_sound_database_is_ok(store: Store, tmp_path: Path) -> None:
     assert check(store).ok
-    assert repair(store) == 0
+    assert repair(store) == Repair()
     store.fold_all()
     assert check(store).ok
     empty = make(tmp_path / "empty")
-    assert (check(empty).ok, repair(empty)) == (True, 0)
+    assert (check(empty).ok, repair(empty)) == (True, Repair())
     empty.close()
 
 
@@ -91,11 +94,12 @@ def test_damage_to_a_file_is_found_and_healed_byte_for_byte(store: Store, damage
         pointer = snapshot.catalog.pointer(3)
         assert pointer is not None
         place = Path(store.file(3, pointer.generation))
-        rows = shard.load(str(place), "c3")
+        with shard.opened(str(place)) as file:
+            rows = shard.load(file, "c3", DIMENSION)
     damage(place)
     [problem] = check(store).problems
     assert (problem.kind, problem.where) == ("shard", str(place))
-    assert repair(store) == 1
+    assert repair(store).rebuilt == 1
     assert check(store).ok
     assert answers(store) == before
     [(name, healed)] = [(name, data) for name, data in shards(store).items() if name not in whole]
@@ -121,7 +125,7 @@ def test_rows_that_are_not_those_of_the_catalog_are_found_under_any_checksum(
     before = answers(store)
     replace_shard(store, 3, change)
     assert kinds(store) == {"shard"}
-    assert repair(store) == 1
+    assert repair(store).rebuilt == 1
     assert check(store).ok
     assert answers(store) == before
 
@@ -164,7 +168,7 @@ def test_a_damaged_vector_beside_a_damaged_shard_is_taken_from_another_shard(sto
         [first, *_] = [p for p in snapshot.catalog.pointers() if p.category == 6]
     os.unlink(store.file(first.category, first.generation))
     assert kinds(store) == {"vector", "shard"}
-    assert repair(store) == 1
+    assert repair(store).rebuilt == 1
     assert check(store).ok
     assert answers(store) == before
 
@@ -180,14 +184,14 @@ def test_a_vector_that_is_no_unit_vector_is_found(store: Store, length: float) -
 
 def test_a_member_that_was_deleted_is_found(store: Store) -> None:
     spoil(store, "DELETE FROM member WHERE image = 7 AND category = 6")
-    assert kinds(store) == {"count", "shard"}
+    assert kinds(store) == {"catalog", "count", "shard"}
 
 
 def test_a_row_that_ought_to_wait_is_found_and_healed(store: Store) -> None:
     before = answers(store)
     spoil(store, "DELETE FROM pending WHERE image = 32")
     assert kinds(store) == {"count", "shard"}
-    assert repair(store) == 4
+    assert repair(store).rebuilt == 4
     assert check(store).ok
     assert answers(store) == before
 
@@ -198,7 +202,7 @@ def test_a_row_that_ought_to_wait_beside_no_shard_is_found_and_healed(store: Sto
     before = answers(store)
     spoil(store, "DELETE FROM pending WHERE category = 3 AND image > 20")
     assert kinds(store) == {"count"}
-    assert repair(store) == 1
+    assert repair(store).rebuilt == 1
     assert check(store).ok
     assert answers(store) == before
 
@@ -215,7 +219,7 @@ def test_a_stray_tombstone_is_found_and_healed(store: Store) -> None:
 def test_a_tombstone_of_a_category_that_holds_nothing_is_found_and_healed(tmp_path: Path) -> None:
     store = make(tmp_path / "other")
     spoil(store, "INSERT INTO tombstone VALUES(6, 7)")
-    assert kinds(store) == {"count"}
+    assert kinds(store) == {"catalog", "count"}
     repair(store)
     assert check(store).ok
     store.close()
@@ -244,3 +248,141 @@ def test_a_shard_that_is_replaced_while_the_check_runs_is_no_problem(
     monkeypatch.setattr(Catalog, "vectors", meanwhile)
     assert check(store).problems == ()
     writer.close()
+
+
+# --- the catalog's own rows -------------------------------------------------------------------------------------
+
+# What is spoiled, what check says of it, and how many images have to leave for it.
+RULES = {
+    "a vector gone": ("DELETE FROM vector WHERE image = 7", "1 images without a vector", 1),
+    "categories gone": ("DELETE FROM member WHERE image = 7", "1 images without a category", 1),
+    "a root gone": ("UPDATE image SET root = 99 WHERE id = 7", "1 images without a root", 1),
+    "an unknown category": (
+        "UPDATE member SET category = 10 WHERE image = 7 AND rank = 3",
+        "of an unknown category",
+        1,
+    ),
+    "a rank gone": ("DELETE FROM member WHERE image = 7 AND rank = 1", "1 images whose categories are not ranked", 1),
+    "a category twice": ("UPDATE member SET category = 6 WHERE image = 7 AND rank = 3", "not ranked from 0", 1),
+    "a rank too many": ("INSERT INTO member VALUES(7, 4, 2, 0.01)", "at most four", 1),
+    "rising": ("UPDATE member SET probability = 0.9 WHERE image = 7 AND rank = 1", "probabilities are not falling", 1),
+    "beyond 1": ("UPDATE member SET probability = 2.0 WHERE image = 7 AND rank = 0", "between 0 and 1", 1),
+    "an image gone": ("DELETE FROM image WHERE id = 7", "1 vectors without an image", 0),
+    "a text for a size": ("UPDATE image SET size = 'large' WHERE id = 7", "1 images of no known form", 1),
+    "a text for a path": ("UPDATE image SET path = 'a.png' WHERE id = 7", "1 images of no known form", 1),
+    "a text for a vector": ("UPDATE vector SET data = 'text' WHERE image = 7", "1 vectors of no known form", 0),
+    "a text for a category": ("UPDATE member SET category = 'x' WHERE image = 7 AND rank = 3", "memberships of no", 1),
+    "a text for a waiting row": ("INSERT INTO pending VALUES(1, 'x')", "1 waiting rows of no known form", 0),
+    "a text for a dead row": ("INSERT INTO tombstone VALUES(1, 'x')", "1 dead rows of no known form", 0),
+    "a text for a checksum": ("UPDATE shard SET checksum = 'x' WHERE category = 3", "1 shards of no known form", 0),
+    "a text for a centroid": ("UPDATE centroid SET data = 'x' WHERE category = 3", "1 centroids of no known form", 0),
+    "garbage in use": ("INSERT INTO garbage SELECT category, generation, 0 FROM shard", "that are still in use", 0),
+    "unknown garbage": ("INSERT INTO garbage VALUES(99, 1, 0)", "1 replaced shards of an unknown category", 0),
+    "an unknown shard": ("INSERT INTO shard VALUES(99, 1000, 1, 1, 1)", "1 shards of an unknown category", 0),
+    "a stray centroid": ("INSERT INTO centroid VALUES(99, zeroblob(48))", "1 centroids without a shard", 0),
+    "an old generation": ("UPDATE meta SET value = 2 WHERE key = 'generation'", "generation that was used before", 0),
+    "a stray failure": ("INSERT INTO failure VALUES(99, x'61', 1, 1, 1, 'why')", "1 failures without a root", 0),
+    "a stray removal": ("INSERT INTO removed VALUES(99, x'61', 0)", "1 removed paths without a root", 0),
+}
+
+
+@pytest.mark.parametrize(("statement", "detail", "gone"), RULES.values(), ids=RULES.keys())
+def test_rows_of_the_catalog_in_disorder_are_found_and_mended(
+    store: Store, statement: str, detail: str, gone: int
+) -> None:
+    before = dict(zip(*answers(store)[:2], strict=True))
+    spoil(store, statement)
+    found = check(store)
+    assert any(detail in problem.detail for problem in found.problems if problem.kind == "catalog"), found.problems
+    assert repair(store).gone == gone
+    assert check(store).problems == ()
+    expected = (
+        before
+        if "image gone" not in detail and not gone and "without an image" not in detail
+        else {image: similarity for image, similarity in before.items() if image != 7}
+    )
+    assert dict(zip(*answers(store)[:2], strict=True)) == expected
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM meta WHERE key = 'dimension'",
+        "UPDATE meta SET value = 'x' WHERE key = 'dimension'",
+        "DELETE FROM category WHERE number = 5",
+        "DROP TABLE vector",
+        "DROP INDEX image_digest",
+    ],
+)
+def test_what_only_a_backup_can_mend_is_said(store: Store, statement: str) -> None:
+    spoil(store, statement)
+    for look in (check, repair, check):
+        try:
+            found = look(store)
+        except DatabaseDamaged as error:
+            assert "backup" in str(error)
+        else:
+            assert found.lost if isinstance(found, Repair) else not found.ok
+
+
+def test_the_last_category_of_an_image_that_was_lost_is_told_by_its_shards(store: Store) -> None:
+    """The catalog's rows are in order then, but the rows of the shards name one category more."""
+    spoil(store, "DELETE FROM member WHERE image = 7 AND rank = 3")
+    details = " ".join(problem.detail for problem in check(store).problems)
+    assert "1 of its images have other categories than in the catalog" in details
+    assert repair(store).gone == 1
+    assert check(store).ok
+    assert 7 not in answers(store)[0]
+
+
+@pytest.mark.parametrize("data", [bytes(48), b"", bytes(44), np.full(12, np.nan, "<f4").tobytes()])
+def test_a_centroid_that_is_not_the_mean_is_found_and_made_anew(store: Store, data: bytes) -> None:
+    spoil(store, "UPDATE centroid SET data = ? WHERE category = 3", data)
+    assert [problem.detail for problem in check(store).problems] == ["its centroid is not the mean of its rows"]
+    assert repair(store) == Repair(1, 0)
+    assert check(store).ok
+
+
+def test_a_damaged_index_is_made_anew(store: Store) -> None:
+    before = answers(store)
+    with store.snapshot() as snapshot:
+        sql = snapshot.catalog.sql
+        [page] = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'image_digest'").fetchone()
+        [size] = sql.execute("PRAGMA page_size").fetchone()
+        digest = snapshot.catalog.image(7).digest  # type: ignore[union-attr]
+    store.close()
+    path = Path(store.path, "catalog.sqlite")
+    data = bytearray(path.read_bytes())
+    data[data.index(digest, size * (page - 1))] ^= 1
+    path.write_bytes(data)
+    assert any("image_digest" in problem.detail for problem in check(store).problems)
+    assert repair(store) == Repair()
+    assert check(store).ok
+    assert answers(store) == before
+
+
+def test_flipped_bytes_of_the_catalog_are_found_or_harmless_and_never_crash(store: Store, tmp_path: Path) -> None:
+    """Where a check says that all is well, all answers are those of before; else it says what is wrong."""
+    before = answers(store)[:2]
+    store.close()
+    good = Path(store.path, "catalog.sqlite").read_bytes()
+    random = np.random.default_rng(20)
+    written = np.flatnonzero(np.frombuffer(good, np.uint8))  # most of a small catalog is room for more rows
+    found = 0
+    for place in random.choice(written, int(os.environ.get("CATDB_FLIPS", "120")), replace=False).tolist():
+        data = bytearray(good)
+        data[place] ^= int(random.integers(1, 256))
+        Path(store.path, "catalog.sqlite").write_bytes(data)
+        other = Store(store.path, wait=0.0)
+        try:
+            if check(other).ok:
+                assert answers(other)[:2] == before, place
+            else:
+                found += 1
+                repair(other)
+        except DatabaseDamaged:
+            found += 1
+        finally:
+            other.close()
+    Path(store.path, "catalog.sqlite").write_bytes(good)
+    assert found >= 30

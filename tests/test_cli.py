@@ -527,17 +527,23 @@ def test_a_name_that_looks_like_an_option(here: Path) -> None:
 
 def test_check_repair_and_compact(here: Path) -> None:
     assert clean(call("check")).stdout == "all is well\n"
-    assert parsed(call("check", "--json"), {"ok": bool, "problems": [str], "leftovers": [str]})[0]["ok"] is True
+    assert (
+        parsed(call("check", "--json"), {"ok": bool, "problems": [str], "leftovers": [str], "repaired": [str]})[0]["ok"]
+        is True
+    )
     shard = next(Path(".catdb/shards").rglob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-9])
     told = clean(call("check"), 1).stdout
     assert told.startswith("shard: ") and str(shard) in told and "catdb check --repair" in told
     problem = {"kind": str, "where": str, "detail": str}
-    [found] = parsed(call("check", "--json"), {"ok": bool, "problems": [problem], "leftovers": [str]}, 1)
+    lists = {"leftovers": [str], "repaired": [str]}
+    [found] = parsed(call("check", "--json"), {"ok": bool, "problems": [problem], **lists}, 1)
     assert found["ok"] is False and len(found["problems"]) >= 1
     done = clean(call("search", "photos/3.png", "--exact", "--json"))
     assert "is damaged: read from the catalog; run catdb check --repair" in done.stderr
-    assert clean(call("check", "--repair")).stdout == "all is well\n"
+    repaired = clean(call("check", "--repair"))
+    assert repaired.stdout == "all is well\n"
+    assert repaired.stderr == "catdb: 1 shards made anew from the catalog\n"
     save(here / "photos" / "new.png", 40)
     clean(call("build"), 3)
     assert clean(call("compact")).stdout.endswith(" shards written\n")

@@ -158,7 +158,8 @@ def test_rows_of_a_read_only_memory_map_are_compared_as_they_lie(tmp_path: Path)
     features = unit(np.random.default_rng(5).normal(size=(50, DIMENSION)))
     rows = Rows(features, np.arange(50), np.zeros((50, 4), np.int32))
     shard.write(str(tmp_path / "1.h5"), shard.encode("c", rows))
-    loaded = shard.load(str(tmp_path / "1.h5"), "c")
+    with shard.opened(str(tmp_path / "1.h5")) as file:
+        loaded = shard.load(file, "c", DIMENSION)
     assert not loaded.features.flags.writeable
     assert similarities(loaded.features, features[3]).tolist() == similarities(features, features[3]).tolist()
     mapped = np.memmap(tmp_path / "raw", np.float16, "w+", shape=features.shape)

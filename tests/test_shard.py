@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
+from catdb import shard
 from catdb.checksum import checksum
 from catdb.errors import ShardDamaged
-from catdb.shard import Rows, encode, load, verify, write
+from catdb.shard import Rows, encode, opened, write
 
 
 def make_rows(count: int, dimension: int = 12) -> Rows:
@@ -26,6 +27,16 @@ def make_rows(count: int, dimension: int = 12) -> Rows:
 def saved(path: Path, data: bytes) -> str:
     write(str(path), data)
     return str(path)
+
+
+def load(path: str, category: str, dimension: int = 12) -> Rows:
+    with opened(path) as file:
+        return shard.load(file, category, dimension)
+
+
+def verify(path: str, size: int, expected: int) -> None:
+    with opened(path) as file:
+        shard.verify(file, size, expected)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

@@ -69,7 +69,10 @@ def clear_errors(path: str) -> Iterator[None]:
         if "no such" not in text and "decode" not in text:
             raise StorageError(f"{path}: {text}") from error
         raise DatabaseDamaged(f"{path}: {text}; restore it from a backup or build the database anew") from error
-    except sqlite3.DatabaseError as error:
+    except (
+        sqlite3.DatabaseError,
+        UnicodeDecodeError,
+    ) as error:  # the latter for a damaged name in SQLite's own message
         raise DatabaseDamaged(f"{path}: {error}; restore it from a backup or build the database anew") from error
 
 
@@ -531,9 +534,14 @@ class Catalog:
     # --- checking -----------------------------------------------------------------------------------------------
 
     def integrity(self) -> list[str]:
-        """Return what SQLite itself finds wrong with the file; empty when nothing is."""
+        """Return what is wrong with the file by SQLite's own rules, or with its tables; empty when nothing is."""
         try:
-            return [text for (text,) in self.sql.execute("PRAGMA integrity_check") if text != "ok"]
+            schema = {sql for (sql,) in self.sql.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+            expected = {text.strip() for text in _SCHEMA.split(";") if text.strip()}
+            for sql in sorted(expected - schema):
+                return [f"not as it was made: {' '.join(sql.split())[:40]}..."]
+            texts = [line for (text,) in self.sql.execute("PRAGMA integrity_check") for line in text.splitlines()]
+            return [text for text in texts if text != "ok" and not text.startswith("***")]
         except sqlite3.DatabaseError as error:  # it does not get through the file
             return [str(error)]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 FORGET = "forget"  # these rows' images leave the database, and the next build takes them in again
 DELETE = "delete"  # these rows go
-RESTORE = "no repair: restore it from a backup, or build the database anew"
+RESTORE = "restore it from a backup, or build the database anew"
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,8 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
             say(f"catdb: {line}")
         for problem in found.problems:
             click.echo(f"{problem.kind}: {show(problem.where)}: {show(problem.detail)}")
-        click.echo("all is well" if found.ok else f"{len(found.problems)} problems; catdb check --repair")
+        remedy = " are left" if repair else "; catdb check --repair"
+        click.echo("all is well" if found.ok else f"{len(found.problems):,} problems{remedy}")
     ctx.exit(0 if found.ok else FAILED)
 
 
