@@ -210,11 +210,13 @@ class Store:
                     raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost") from error
                 yield
             finally:
-                if self._recovered:
-                    with suppress(OSError):
-                        self._sign("")
-                self._holding = False
-                self._lock.release()
+                try:
+                    if self._recovered:
+                        with suppress(OSError):
+                            self._sign("")
+                finally:  # also where an interrupt comes just now: a lock that is kept holds everyone up
+                    self._holding = False
+                    self._lock.release()
 
     def _sign(self, text: str) -> None:
         with open(os.path.join(self.path, "LOCK"), "r+", encoding="utf-8", errors="backslashreplace") as file:
