@@ -140,18 +140,28 @@ def test_garbage_of_the_source_is_unknown_to_the_copy(store: Store, place: Path)
         assert len(shards(copy)) == 10 < len(shards(store))
 
 
+@pytest.fixture
+def page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catdb.catalog.catalog._STEP", 1)
+
+
+@pytest.mark.usefixtures("page_by_page")
 def test_what_is_committed_while_it_copies_is_not_in_it(store: Store, place: Path) -> None:
-    fill(store, range(1000, 1400))  # more than one step's pages, so that progress is told in between
     steps: list[str] = []
+    pages: list[int] = []
     expected = answers(store)
 
     def write(step: str, done: int, of: int) -> None:
+        if step == "copying the catalog":
+            pages.append(done)
         if step not in steps:
             fill(store, [2000 + len(steps)])
         steps.append(step)
 
     backup(store, str(place), tell=write)
     assert list(dict.fromkeys(steps)) == ["copying the catalog", "copying shards"]
+    assert steps.count("copying the catalog") >= 10
+    assert pages == sorted(set(pages))  # it never began anew
     with opened(place) as copy:
         assert answers(copy) == expected
     assert len(answers(store)[0]) == len(expected[0]) + 2
@@ -453,6 +463,7 @@ def test_copies_taken_while_a_writer_adds_folds_and_collects(store: Store, tmp_p
     assert check(store).problems == ()
 
 
+@pytest.mark.usefixtures("page_by_page")
 def test_a_writer_is_not_held_up(store: Store, place: Path) -> None:
     code = """
 store = Store(path, wait=0)
@@ -465,13 +476,17 @@ for word in sys.stdin:
     with another(code, store.path) as process:
         line(process)
 
-        def write(step: str, done: int, of: int) -> None:
-            assert process.stdin is not None
-            process.stdin.write(f"{5000 + done}\n")
-            process.stdin.flush()
-            assert line(process) == "written"
+        numbers = itertools.count(5000)
 
-        backup(store, str(place), tell=lambda step, done, of: write(step, done, of) if done in (1, of) else None)
+        def write(step: str, done: int, of: int) -> None:
+            if done in (1, of):
+                assert process.stdin is not None
+                process.stdin.write(f"{next(numbers)}\n")
+                process.stdin.flush()
+                assert line(process) == "written"
+
+        backup(store, str(place), tell=write)
+        assert next(numbers) == 5004
     with opened(place) as copy:
         assert len(answers(copy)[0]) == 28
 

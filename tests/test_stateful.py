@@ -222,6 +222,20 @@ class Stored(RuleBasedStateMachine):
         self.do(action, {path: content for path, content in self.model.items() if path not in chosen}, life)
 
     @precondition(lambda self: self.model)
+    @rule(data=st.data(), to=paths, content=contents)
+    def move_too_late(self, data: st.DataObject, to: bytes, content: int) -> None:
+        """Move an image of which another writer has made another one meanwhile: the new one stays where it is."""
+        path = data.draw(st.sampled_from(sorted(self.model)))
+        old = self.model[path]
+        if to == path or content == old:
+            return
+        with self.reader.snapshot() as snapshot:
+            image = snapshot.catalog.image_at(1, path)
+        self.store.commit([item(path, content)])
+        assert self.store.commit([item(to, old, image)]) != ["moved"]
+        self.model = {**self.model, path: content, to: old}
+
+    @precondition(lambda self: self.model)
     @rule(data=st.data(), to=paths, life=lives)
     def move(self, data: st.DataObject, to: bytes, life: int | None) -> None:
         path = data.draw(st.sampled_from(sorted(self.model)))
