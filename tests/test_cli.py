@@ -606,6 +606,7 @@ def test_a_database_in_use_names_who_uses_it(here: Path) -> None:
         assert clean(call("search", "photos/1.png")).stdout  # readers do not wait
 
 
+@pytest.mark.damaged
 def test_what_is_no_database_is_one_line(here: Path) -> None:
     Path(".catdb/catalog.sqlite").write_bytes(b"rubbish" * 1000)
     for words in (["info"], ["search", "photos/1.png"], ["build", "photos"], ["check"]):

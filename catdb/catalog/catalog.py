@@ -68,12 +68,12 @@ def clear_errors(path: str) -> Iterator[None]:
             raise DatabaseReadOnly(f"{path}: {text}; check who may write there") from error
         if "no such" not in text and "decode" not in text:
             raise StorageError(f"{path}: {text}") from error
-        raise DatabaseDamaged(f"{path}: {text}; restore it from a backup or build the database anew") from error
+        raise DatabaseDamaged(f"{path}: {text}; {RESTORE}") from error
     except (
         sqlite3.DatabaseError,
         UnicodeDecodeError,
     ) as error:  # the latter for a damaged name in SQLite's own message
-        raise DatabaseDamaged(f"{path}: {error}; restore it from a backup or build the database anew") from error
+        raise DatabaseDamaged(f"{path}: {error}; {RESTORE}") from error
 
 
 def below(root: int, path: bytes) -> tuple[str, tuple[Any, ...]]:
@@ -98,7 +98,7 @@ class _Meta(dict[str, Any]):
     """What the database is. One that does not know what it is, is damaged."""
 
     def __missing__(self, key: str) -> NoReturn:
-        raise DatabaseDamaged(f"the catalog does not hold its {key}; restore it from a backup, or build it anew")
+        raise DatabaseDamaged(f"the catalog does not hold its {key}; {RESTORE}")
 
 
 class Catalog:
@@ -227,7 +227,11 @@ class Catalog:
     # --- what the database is -----------------------------------------------------------------------------------
 
     def meta(self) -> dict[str, Any]:
-        return _Meta(self.sql.execute("SELECT key, value FROM meta"))
+        """Return what the database is, by name. DatabaseDamaged where it does not know its vectors' dimension."""
+        found = _Meta(self.sql.execute("SELECT key, value FROM meta"))
+        if not isinstance(found["dimension"], int):
+            raise DatabaseDamaged(f"{self.path}: its dimension is no number; {RESTORE}")
+        return found
 
     def set_meta(self, key: str, value: Any) -> None:
         self.sql.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
@@ -236,7 +240,7 @@ class Catalog:
         """Return (id, name) by number."""
         rows = self.sql.execute("SELECT number, id, name FROM category ORDER BY number").fetchall()
         if [number for number, _, _ in rows] != list(range(len(rows))):
-            raise DatabaseDamaged(f"{self.path}: categories are missing; restore it from a backup or build it anew")
+            raise DatabaseDamaged(f"{self.path}: categories are missing; {RESTORE}")
         return [(id, name) for _, id, name in rows]
 
     def excludes(self) -> list[str]:
