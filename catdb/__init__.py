@@ -39,6 +39,7 @@ from catdb.errors import (
 )
 
 if TYPE_CHECKING:
+    from catdb.backup import Backup
     from catdb.check import Check
     from catdb.database import Database, Info
     from catdb.images import Failure
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from catdb.reconcile import Progress, Report
 
 _LAZY = {
+    "Backup": "catdb.backup",
     "Check": "catdb.check",
     "Database": "catdb.database",
     "Failure": "catdb.images",
@@ -60,6 +62,7 @@ _LAZY = {
 __all__ = [
     "BackboneMismatch",
     "BackboneUnknown",
+    "Backup",
     "CatdbError",
     "CategoryUnknown",
     "Check",

@@ -23,6 +23,7 @@ from catdb.images import Stamp
 FORMAT = 1
 _APPLICATION = 0x63617464
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
+_STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
 
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -235,6 +236,23 @@ class Catalog:
     def _require_ours(self) -> None:
         if not self.is_ours:
             raise RuntimeError(f"{self.path}: this was begun before a fork; the new process begins its own")
+
+    def copy(self, path: str, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """Write the catalog as it is at this moment into a new file. ``progress`` is told (done, of) in pages.
+
+        It is copied inside one snapshot. So a writer is not held up (only the log cannot be written back meanwhile),
+        and however much is committed, SQLite has no reason to begin anew. Raises DatabaseBusy for a frozen catalog
+        that somebody with more rights changes meanwhile.
+        """
+        before = _stamp(self.path)
+        target = sqlite3.connect(path, isolation_level=None)
+        try:
+            with self.snapshot():
+                self.sql.backup(target, pages=_STEP, progress=lambda _, left, of: progress(of - left, of))
+        finally:
+            target.close()
+        if self.frozen and (_stamp(self.path) != before or _has_log(self.path)):
+            raise DatabaseBusy(f"{self.path}: another program writes to it; try again when it has finished")
 
     def _one(self, statement: str, *values: Any) -> Any:
         row = self.sql.execute(statement, values).fetchone()
