@@ -109,9 +109,11 @@ class Store:
         with self._held():
             catalog = self._open_writer()
             if not catalog.format():
+                try:
+                    _force_above(self.path)  # before the commit: who finds one need not ask whether this was done
+                except OSError as error:
+                    raise StorageError(f"{self.path}: {error.strerror or error}; run it again") from error
                 catalog.create(meta, categories)
-                with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
-                    _force_directory(os.path.dirname(self.path))
             self._recover(catalog)
 
     def close(self) -> None:
@@ -512,3 +514,12 @@ def _force_directory(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _force_above(path: str) -> None:
+    """Force the names that lead to a directory, all of which may be new: what lies in it is lost with any of them."""
+    path = os.path.realpath(path)
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+        with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
+            _force_directory(path)
