@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 import catdb.store
 from catdb.catalog import Catalog
@@ -49,7 +50,9 @@ def unlink_before_commit() -> None:
     def at_once(self: Catalog, category: int, now: float) -> None:
         pointer = self.pointer(category)
         if pointer:
-            os.unlink(Store(os.path.dirname(self.path), writable=False).file(category, pointer.generation))
+            store = Store(os.path.dirname(self.path), writable=False)
+            with suppress(FileNotFoundError):  # a writer that died has unlinked it
+                os.unlink(store.file(category, pointer.generation))
         unpoint(self, category, now)
 
     Catalog.unpoint = at_once  # type: ignore[method-assign]
