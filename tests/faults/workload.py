@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,9 +28,9 @@ from faults.verify import Content
 from catdb.store import Store
 
 DATABASE = "new/db"  # below the directory that is recorded; its own parent is made with it
-# At which calls of an operation its writer is killed. The last fsync of an add is about its 18th call, that of a fold
-# the 33rd, of an opening the 19th to 23rd: the calls around it are those that leave a commit which was never forced.
-_KILLS = {"add": (4, *range(15, 21)), "fold": (7, 9, 12, 19, *range(29, 36)), "open": (3, *range(10, 24, 2))}
+# At which calls of an operation its writer is killed, counted from its last fsync: before that one (0) it leaves a
+# commit that all can read and that was never forced.
+_KILLS = {"add": (-12, -1, *[0] * 7, 1), "fold": (-26, -20, -16, -5, -1, 0, 0, 1), "open": (-8, -3, -2, -1, 0)}
 
 
 class Writer:
@@ -153,17 +156,32 @@ def _second(writer: Writer) -> None:
     writer.close()
 
 
-def _killed(operation: str, call: int, writer: Writer) -> None:
+def _begin(operation: str, number: int, writer: Writer) -> None:
     if operation != "open":
         writer.look()
-        writer.replace("0010.png", 2000 + 10 * call)
-    writer.killed_at(call)
+        writer.replace("0010.png", number)
+
+
+def _do(operation: str, number: int, writer: Writer) -> None:
     if operation == "open":
         writer.look()
     elif operation == "fold":
         writer.fold(0, 1, 3)
     else:
-        writer.replace("0040.png", 3000 + 10 * call)
+        writer.replace("0040.png", number)
+
+
+def _last_fsync(operation: str, top: Path, faults: Faults) -> int:
+    """Return which call of an operation is its last fsync, by doing it to a copy; to be called in a child."""
+    faults.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(top, Path(folder, "copy")))
+        writer = Writer(copy, faults)
+        _begin(operation, 2000, writer)
+        faults.arm(copy)
+        _do(operation, 3000, writer)
+        faults.disarm()
+        return faults.trace.rfind("s") + 1
 
 
 def _last(writer: Writer) -> None:
@@ -173,24 +191,41 @@ def _last(writer: Writer) -> None:
     writer.close()
 
 
-def lives() -> list[Callable[[Writer], None]]:
-    """Return what is done, one process after the other."""
-    killed = [partial(_killed, operation, call) for operation, calls in _KILLS.items() for call in calls]
-    return [_first, _second, *killed, _last]
+def _in_child(function: Callable[[], int | None]) -> int:
+    """Call a function in a fork of this process; return what it did, or minus the signal that it was killed by."""
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(function() or 0)
+        finally:
+            traceback.print_exc()
+            os._exit(255)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def main(words: Sequence[str]) -> None:
     top, faults = Path(words[0]), Faults()
     for mutant in words[1:]:
         MUTANTS[mutant]()
-    for life in lives():
-        child = os.fork()
-        if not child:
-            life(Writer(top, faults))
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def live(life: Callable[[Writer], None]) -> None:
+        if _in_child(lambda: life(Writer(top, faults))):
+            raise SystemExit("a writer failed")
+
+    live(_first)
+    live(_second)
+    for number, (operation, call) in enumerate((name, call) for name, calls in _KILLS.items() for call in calls):
+        fsync = _in_child(partial(_last_fsync, operation, top, faults))
+
+        def killed(writer: Writer, operation: str = operation, number: int = number, at: int = max(1, fsync + call)) -> None:
+            _begin(operation, 2000 + 10 * number, writer)
+            writer.killed_at(at)
+            _do(operation, 3000 + 10 * number, writer)
+
+        status = _in_child(lambda killed=killed: killed(Writer(top, faults)))
         if status not in (0, -signal.SIGKILL):
             raise SystemExit(f"a writer ended with {status}")
+    live(_last)
 
 
 if __name__ == "__main__":
