@@ -157,9 +157,8 @@ class Catalog:
                 if not self._one("SELECT count(*) FROM sqlite_schema"):
                     return 0
             except sqlite3.OperationalError as error:
-                # A rollback journal is there only while a catalog is made, before its first commit; a writer drops it.
-                if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
-                    return 0
+                if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
+                    return 0  # its very making was cut off: only then is there another journal than the log
                 raise
             if self._one("PRAGMA application_id") != _APPLICATION:
                 raise DatabaseDamaged(f"{self.path}: an SQLite file, but not a catdb catalog; use another directory")

@@ -229,7 +229,7 @@ static ssize_t put(int fd, const void *data, size_t len, off_t offset) {
     pthread_mutex_lock(&turn);
     off_t place = offset >= 0 ? offset : lseek(fd, 0, fcntl(fd, F_GETFL) & O_APPEND ? SEEK_END : SEEK_CUR);
     enum action action = gate('w');
-    if (action == TEAR) len = fault == TEAR_SECTOR ? (len ? (len - 1) / 512 * 512 : 0) : len / 2;
+    if (action == TEAR) len = fault == TEAR_SECTOR ? (len ? (len - 1) / 512 * 512 : 0) : (len + (fault >= SHORT)) / 2;
     ssize_t result = action == REFUSE ? -1 : raw_write(fd, data, len, offset);
     if (action == THEN_DIE || (action == TEAR && (fault == TEAR_HALF || fault == TEAR_SECTOR))) die();
     if (result > 0) record(WRITE, path, "", (uint64_t)place, data, (uint64_t)result);

@@ -1,101 +1,117 @@
-"""What every database must be like, whatever befell it: the one verification behind kills, full disks and power loss.
-
-A database of these tests holds images by number: vector and categories follow from it (see stock), so its whole
-content can be said as {path: number}, and compared.
-"""
+"""Whether a database holds what it may hold after a fault: as a reader sees it, as a writer does, and ever after."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import stock
+from stock import CATEGORIES, META
 
 from catdb.check import check
+from catdb.errors import DatabaseNotFound
 from catdb.search import nearest
-from catdb.store import Store
+from catdb.store import Snapshot, Store
+from faults.journal import Content, described, image, name
 
-Content = dict[str, int]  # what a database holds, as {path: number}
-EVERY = range(len(stock.CATEGORIES))
-ANOTHER = 9999  # the image that every database must be able to take in
-
-
-class Bad(AssertionError):
-    """What is wrong with a database."""
+EXTRA = 800  # the image that is added afterwards
+_ALL = range(len(CATEGORIES))
 
 
-def verify(place: Path, allowed: Sequence[Content | None]) -> None:
-    """Raise Bad unless the database holds one of these contents wholly, for a reader and for the writer after it.
+def verify(directory: Path, contents: Sequence[Content | None], *, fold: bool = True) -> tuple[Content, list[str]]:
+    """Check a database after a fault; return what it holds in the end, and what is wrong, in a line each.
 
-    None among the contents: that there is no database yet. Whatever it holds, it must check clean and take one more.
+    First as a reader, which changes no byte; then as a writer: it takes one image more and leaves nothing behind; it
+    folds, where it is asked to; then a reader again. It is to be called in a process that dies soon after.
     """
-    reader = Store(str(place), writable=False)
+    problems: list[str] = []
+    before = _bytes(directory)
+    found, wrong = _read(directory, contents)
+    problems += [f"reader: {text}" for text in wrong]
+    after = _bytes(directory)
+    problems += [f"the reader changed {x}" for x in after if after.get(x) != before.get(x, b"")]
+    store = Store(str(directory), wait=5)
+    if found is None:
+        store.create(META, CATEGORIES)
+        found = {}
+    with store.writing() as catalog:
+        if not catalog.roots():
+            with catalog.transaction():
+                catalog.add_root(b"/photos", b"../photos", True)
+    checked = check(store)
+    problems += [f"writer: check: {p}" for p in checked.problems]
+    problems += [f"writer left {path}" for path in checked.leftovers]
+    if store.commit([image(EXTRA)]) != ["added"] and name(EXTRA) not in found:
+        problems.append("one more image was not added")
+    found[name(EXTRA)] = EXTRA
+    if fold:
+        store.fold_all()
+    problems += [f"writer: {text}" for text in _wrong(store, [found])]
+    store.close()
+    reader = Store(str(directory), writable=False)
+    if content_of(reader) != found:
+        problems.append(f"afterwards: {described([found], content_of(reader))}")
+    reader.close()
+    if (directory / "LOCK").read_bytes():
+        problems.append("LOCK is not empty")
+    return found, problems
+
+
+def _read(directory: Path, contents: Sequence[Content | None]) -> tuple[Content | None, list[str]]:
+    store = Store(str(directory), writable=False)
     try:
-        seen = _seen(reader) if reader.exists() else None
+        return content_of(store), _wrong(store, contents)
+    except DatabaseNotFound:
+        return None, [] if None in contents else ["there is no database"]
     finally:
-        reader.close()
-    if seen not in allowed:
-        raise Bad(f"holds {_differences(seen, allowed)}")
-    writer = Store(str(place), wait=0.0)
-    try:
-        if None in allowed:
-            writer.create(stock.META, stock.CATEGORIES)
-        with writer.writing() as catalog:
-            if writer.leftovers(catalog):
-                raise Bad(f"the writer left {writer.leftovers(catalog)}")
-            root = catalog.roots()
-            if not root and seen:
-                raise Bad("its root is gone")
-            if not root:
-                with catalog.transaction():
-                    catalog.add_root(b"/photos", b"../photos", True)
-        then = _seen(writer)
-        if then != (seen or {}):
-            raise Bad(f"the writer found {_differences(then, [seen])}")
-        outcome = writer.commit([stock.put(ANOTHER)])
-        writer.fold_all()
-        if outcome != ["added"] or _seen(writer) != {**then, _path(ANOTHER): ANOTHER}:
-            raise Bad("does not take one more image")
-    finally:
-        writer.close()
+        store.close()
 
 
-def _path(number: int) -> str:
-    return stock.put(number).path.decode()
-
-
-def _seen(store: Store) -> Content:
-    """Return what a store holds, by its record and by search alike, once it has been checked."""
-    problems = check(store).problems
-    if problems:
-        raise Bad("; ".join(f"{problem.kind} {problem.where}: {problem.detail}" for problem in problems[:3]))
+def _wrong(store: Store, contents: Sequence[Content | None]) -> list[str]:
+    """Return what is wrong with a database by its contents, its vectors, its searches and its own check."""
+    found = content_of(store)
+    problems = [] if found in contents else [described(contents, found)]
     with store.snapshot() as snapshot:
-        images = {image.id: image for image in snapshot.catalog.images()}
-        content = {image.path.decode(): int.from_bytes(image.digest, "big") for image in images.values()}
-        blocks = list(snapshot.blocks(EVERY))
-        if snapshot.notes:
-            raise Bad(str(snapshot.notes))
-        for image in images.values():
-            number = int.from_bytes(image.digest, "big")
-            vector, wanted = snapshot.catalog.vector(image.id), stock.put(number)
-            if vector is None or not np.array_equal(vector, wanted.vector):
-                raise Bad(f"the vector of {image.path!r} is another one")
-            if list(image.categories) != list(wanted.categories):
-                raise Bad(f"the categories of {image.path!r} are {image.categories}")
-            hits = nearest(wanted.vector, blocks, EVERY, 1)
-            if hits.image_ids.tolist() != [image.id] or hits.similarities[0] < 0.99999:
-                raise Bad(f"{image.path!r} is not found by its vector")
-            if hits.scanned != len(images):
-                raise Bad(f"a search compares {hits.scanned} images of {len(images)}")
-    return content
+        problems += _wrong_in(snapshot)
+    problems += [f"check: {p.kind} {p.where}: {p.detail}" for p in check(store).problems]
+    return problems
 
 
-def _differences(found: Content | None, allowed: Sequence[Content | None]) -> str:
-    """Say in what a content differs from the last of those that are allowed."""
-    wanted = allowed[-1]
-    if found is None or wanted is None:
-        return f"{found} where {wanted} should be"
-    lost = {path: number for path, number in wanted.items() if found.get(path) != number}
-    more = {path: number for path, number in found.items() if wanted.get(path) != number}
-    return f"all but {lost} and, besides, {more}"
+def content_of(store: Store) -> Content:
+    """Return what a database holds by its catalog."""
+    with store.snapshot() as snapshot:
+        return {os.fsdecode(x.path): int.from_bytes(x.digest, "big") for x in snapshot.catalog.images()}
+
+
+def _wrong_in(snapshot: Snapshot) -> list[str]:
+    """Return what is wrong with its images: each is whole, and found; and nothing else is, in any category."""
+    problems: list[str] = []
+    members: dict[int, list[int]] = {category: [] for category in _ALL}
+    vectors = {}
+    for known in snapshot.catalog.images():
+        number = int.from_bytes(known.digest, "big")
+        given = image(number, os.fsdecode(known.path))
+        for category in known.categories:
+            members[category].append(known.id)
+        vector = vectors[known.id] = snapshot.catalog.vector(known.id)
+        if vector is None or not np.array_equal(vector, given.vector):
+            problems.append(f"image {number} has another vector")
+        if (known.stamp, list(known.categories)) != (given.stamp, list(given.categories)):
+            problems.append(f"image {number} has another stamp or other categories")
+    blocks = {category: list(snapshot.blocks([category])) for category in _ALL}
+    for category in _ALL:
+        hits = nearest(image(1).vector, blocks[category], [category], 10_000)
+        if sorted(hits.image_ids.tolist()) != sorted(members[category]):
+            problems.append(f"category {category} finds {len(hits.image_ids)} images of {len(members[category])}")
+    every = [block for category in _ALL for block in blocks[category]]
+    for number, vector in vectors.items():
+        if vector is not None and nearest(vector, every, _ALL, 1).image_ids.tolist() != [number]:
+            problems.append(f"image {number} is not the nearest to itself")
+    return problems + snapshot.notes
+
+
+def _bytes(directory: Path) -> dict[str, bytes]:
+    """Return all files but SQLite's index of its log, which every reader may write."""
+    files = (path for path in directory.rglob("*") if path.is_file() and not path.name.endswith("-shm"))
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
