@@ -53,8 +53,8 @@ def name(call: Call, path: str, path2: str = "") -> Record:
 def states(*log: Record, base: State | None = None, count: int = 400) -> list[State]:
     """Return many of the states that a power loss after these calls may leave, each once."""
     disk = Disk(base)
-    for record in log:
-        disk.apply(record)
+    for call in log:
+        disk.apply(call)
     chance = random.Random(0)
     found: list[State] = []
     for _ in range(count):

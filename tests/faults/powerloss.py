@@ -14,7 +14,7 @@ It is as strict as the standard, and stricter than most file systems:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,14 +128,16 @@ class Disk:
                 _set(place.durable, name, node)
 
 
-def _set(names, name, node) -> None:
+def _set(names: _Names, name: str, node: _File | _Folder | None) -> None:
     if node is None:
         names.pop(name, None)
     else:
         names[name] = node
 
 
-def _tree(folder, names, content, prefix=""):
+def _tree(
+    folder: _Folder, names: Callable[[_Folder], _Names], content: Callable[[_File], bytes], prefix: str = ""
+) -> Iterator[tuple[str, bytes | None]]:
     """Yield (path, content or None) of everything below a folder, a folder before what is in it."""
     for name, node in sorted(names(folder).items()):
         if isinstance(node, _Folder):
@@ -185,7 +187,7 @@ def _sectors(record: Record) -> Iterator[tuple[int, bytes]]:
         start = stop
 
 
-def _grow(content: bytearray, size: int, fill=bytes) -> None:
+def _grow(content: bytearray, size: int, fill: Callable[[int], bytes] = bytes) -> None:
     if len(content) < size:
         content += fill(size - len(content))
 
@@ -208,7 +210,9 @@ class Loss:
     marks: tuple[str, ...]
 
 
-def losses(log: Sequence[Record], count: int, seed: int, *, start: int = 0, base: State | None = None) -> Iterator[Loss]:
+def losses(
+    log: Sequence[Record], count: int, seed: int, *, start: int = 0, base: State | None = None
+) -> Iterator[Loss]:
     """Yield the power losses start <= number < count at random places of a log, in the order of the log.
 
     They follow from log, count and seed.

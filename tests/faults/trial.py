@@ -1,5 +1,6 @@
-"""Power losses, many of them, each verified: ``python -m faults.trial LOG COUNT SEED START`` prints a line for each.
+"""Power losses, many of them, each verified.
 
+``python -m faults.trial LOG COUNT SEED FIRST LAST`` prints a line for each of these losses, as JSON.
 The states are laid out in memory where the system has a place for that, for what is forced to a disk here is of no
 interest. One process verifies many; where a state is the end of it, another goes on behind it.
 """
@@ -13,18 +14,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
+from catdb import shard
+from faults.driver import PATIENCE, scratch
+from faults.journal import Content
 from faults.library import environment, read_log
 from faults.powerloss import Loss, lay_out, losses
-from faults.verify import Content, verify
+from faults.verify import verify
 from faults.workload import DATABASE
 
-from catdb import shard
-
 _TESTS = str(Path(__file__).parents[1])
-_PATIENCE = 60.0  # seconds for one state
+_FOLDED = 5  # every so many states, everything is folded as well: HDF5 takes as long for that as all the rest does
 
 
 def record(folder: Path, library: Path, *mutants: str) -> Path:
@@ -38,40 +42,46 @@ def record(folder: Path, library: Path, *mutants: str) -> Path:
     return log
 
 
-def verdicts(log: Path, count: int, seed: int) -> Iterator[str]:
-    """Yield what is wrong after each of ``count`` power losses, "" where nothing is."""
-    start = 0
-    while start < count:
-        with _begin("faults.trial", log, count, seed, start) as process:
+def verdicts(log: Path, count: int, seed: int, part: range | None = None) -> Iterator[str]:
+    """Yield what is wrong after each of ``count`` power losses, or a part of them; "" where nothing is."""
+    place, last = (part.start, part.stop) if part else (0, count)
+    while place < last:
+        with _begin("faults.trial", log, count, seed, place, last) as process:
             assert process.stdout
             try:
                 for line in process.stdout:
-                    start += 1
+                    place += 1
                     yield json.loads(line)
             finally:
                 process.kill()
         if process.returncode > 0:
-            raise RuntimeError(f"the trial of power loss {start} failed, or took more than {_PATIENCE:.0f} s")
-        if start < count:
-            yield f"power loss {start}: the process that opened it ended with {process.returncode}"
-            start += 1
+            raise RuntimeError(f"the trial of power loss {place} failed, or took more than {PATIENCE:.0f} s")
+        if place < last:
+            yield f"power loss {place}: the process that opened it was killed by signal {-process.returncode}"
+            place += 1
 
 
-def _begin(module: str, *words: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def all_verdicts(log: Path, count: int, seed: int, jobs: int) -> list[str]:
+    """Return the verdicts of all power losses, from so many processes."""
+    parts = [range(count * job // jobs, count * (job + 1) // jobs) for job in range(jobs)]
+    with ThreadPoolExecutor(jobs) as pool:
+        return [text for part in pool.map(lambda part: list(verdicts(log, count, seed, part)), parts) for text in part]
+
+
+def _begin(module: str, *words: object, env: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
     paths = os.pathsep.join([_TESTS, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", module, *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**(env or os.environ), "PYTHONPATH": paths})
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**env, "PYTHONPATH": paths})
 
 
 def verdict(loss: Loss, place: Path) -> str:
     """Lay the state of a power loss out in a new folder, and say what is wrong with the database in it."""
     lay_out(loss.state, place)
     try:
-        verify(place / DATABASE, _allowed(loss.marks))
+        _, problems = verify(place / DATABASE, _allowed(loss.marks), fold=loss.number % _FOLDED == 0)
     except Exception as error:
-        under_way = next((mark for mark in reversed(loss.marks)), "nothing yet")
-        return f"power loss {loss.number}, after {loss.cut} calls ({under_way}): {type(error).__name__}: {error}"
-    return ""
+        problems = [f"{type(error).__name__}: {error}"]
+    return f"power loss {loss.number}, after {loss.cut} calls: {'; '.join(problems[:3])}" if problems else ""
 
 
 def _allowed(marks: Sequence[str]) -> list[Content | None]:
@@ -102,11 +112,10 @@ def _parse_once() -> None:
 
 def main(words: Sequence[str]) -> None:
     _parse_once()
-    log, count, seed, start = list(read_log(Path(words[0]))), *map(int, words[1:])
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        for loss in losses(log, count, seed, start=start):
-            faulthandler.dump_traceback_later(_PATIENCE, exit=True)
+    log, (count, seed, first, last) = list(read_log(Path(words[0]))), map(int, words[1:])
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        for loss in islice(losses(log, count, seed, start=first), last - first):
+            faulthandler.dump_traceback_later(PATIENCE, exit=True)
             place = Path(folder, str(loss.number))
             print(json.dumps(verdict(loss, place)), flush=True)
             shutil.rmtree(place)

@@ -21,11 +21,12 @@ from functools import partial
 from pathlib import Path
 
 import stock
-from faults.library import Faults, Kind
-from faults.mutants import MUTANTS
-from faults.verify import Content
 
 from catdb.store import Store
+from faults.journal import Content, image, name
+from faults.library import Faults, Kind
+from faults.mutants import MUTANTS
+from faults.verify import content_of
 
 DATABASE = "new/db"  # below the directory that is recorded; its own parent is made with it
 # At which calls of an operation its writer is killed, counted from its last fsync: before that one (0) it leaves a
@@ -53,30 +54,29 @@ class Writer:
 
     def look(self) -> None:
         """Open the database, recovering what another has left, and promise what is found there."""
-        with self._store.writing() as catalog:
-            self._content = {x.path.decode(): int.from_bytes(x.digest, "big") for x in catalog.images()}
+        with self._store.writing():
+            pass
+        self._content = content_of(self._store)
         self._step(self._content, lambda: None)
 
     def add(self, *numbers: int) -> None:
-        puts = [stock.put(number) for number in numbers]
-        after = {**self._content, **{put.path.decode(): number for put, number in zip(puts, numbers, strict=True)}}
-        self._step(after, lambda: self._store.commit(puts))
+        after = {**self._content, **{name(number): number for number in numbers}}
+        self._step(after, lambda: self._store.commit([image(number) for number in numbers]))
 
     def replace(self, path: str, number: int) -> None:
-        put = stock.put(number, path=path.encode())
-        self._step({**self._content, path: number}, lambda: self._store.commit([put]))
+        self._step({**self._content, path: number}, lambda: self._store.commit([image(number, path)]))
 
     def move(self, path: str, target: str) -> None:
         number = self._content[path]
         after = {target if known == path else known: value for known, value in self._content.items()}
         with self._store.writing() as catalog:
-            image = catalog.image_at(1, path.encode())
-        put = replace(stock.put(number, path=target.encode()), moved_from=image)
+            known = catalog.image_at(1, path.encode())
+        put = replace(image(number, target), moved_from=known)
         self._step(after, lambda: self._store.commit([put]))
 
     def delete(self, *paths: str) -> None:
         with self._store.writing() as catalog:
-            images = [image.id for image in catalog.images() if image.path.decode() in paths]
+            images = [known.id for known in catalog.images() if known.path.decode() in paths]
         after = {path: number for path, number in self._content.items() if path not in paths}
         self._step(after, lambda: stock.delete(self._store, *images))
 
@@ -120,22 +120,22 @@ class Writer:
         self._content = dict(after)
 
 
-# In stock, the image n stands in the categories n, n + 1, n + 3 and n + 6 (modulo ten).
+# The image n stands in the categories n, n + 1 and n + 3, modulo five.
 
 
 def _first(writer: Writer) -> None:
     writer.make()
     writer.add(10)
     writer.add(20, 30, 40)
-    writer.fold_all()  # four new categories
+    writer.fold_all()  # three new categories
     writer.add(50)
-    writer.add(2, 12, 22, 32)
+    writer.add(1, 11, 21, 31)
     writer.fold_due()  # new ones, and old ones that are due
-    writer.replace("0010.png", 60)
-    writer.delete("0020.png")
+    writer.replace(name(10), 60)
+    writer.delete(name(20))
     writer.fold(0, 1)
     writer.collect()
-    writer.move("0030.png", "moved.png")
+    writer.move(name(30), "moved.png")
     writer.checkpoint()
     writer.add(70)
     writer.close()
@@ -143,23 +143,23 @@ def _first(writer: Writer) -> None:
 
 def _second(writer: Writer) -> None:
     writer.look()
-    writer.delete("0002.png", "0012.png", "0022.png", "0032.png")
+    writer.delete(*map(name, (1, 11, 21, 31)))
     writer.fold_all()  # categories that have no image any more
     writer.collect()  # and lose their folders
-    writer.add(42, 52)
+    writer.add(41, 51)
     writer.fold_all()  # and get them again
     writer.checkpoint(every=8)
     for number in (80, 100, 120):
         writer.add(number, number + 10)
     writer.fold_all()
-    writer.add(200)
+    writer.add(140)
     writer.close()
 
 
 def _begin(operation: str, number: int, writer: Writer) -> None:
     if operation != "open":
         writer.look()
-        writer.replace("0010.png", number)
+        writer.replace(name(10), number)
 
 
 def _do(operation: str, number: int, writer: Writer) -> None:
@@ -168,7 +168,15 @@ def _do(operation: str, number: int, writer: Writer) -> None:
     elif operation == "fold":
         writer.fold(0, 1, 3)
     else:
-        writer.replace("0040.png", number)
+        writer.replace(name(40), number)
+
+
+def _killed(operation: str, number: int, at: int, top: Path, faults: Faults) -> None:
+    """Do an operation in a process that is killed before a call of it."""
+    writer = Writer(top, faults)
+    _begin(operation, 10 * (20 + number), writer)
+    writer.killed_at(at)
+    _do(operation, 10 * (50 + number), writer)
 
 
 def _last_fsync(operation: str, top: Path, faults: Faults) -> int:
@@ -177,9 +185,9 @@ def _last_fsync(operation: str, top: Path, faults: Faults) -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(top, Path(folder, "copy")))
         writer = Writer(copy, faults)
-        _begin(operation, 2000, writer)
+        _begin(operation, 10 * 20, writer)
         faults.arm(copy)
-        _do(operation, 3000, writer)
+        _do(operation, 10 * 50, writer)
         faults.disarm()
         return faults.trace.rfind("s") + 1
 
@@ -214,15 +222,10 @@ def main(words: Sequence[str]) -> None:
 
     live(_first)
     live(_second)
-    for number, (operation, call) in enumerate((name, call) for name, calls in _KILLS.items() for call in calls):
-        fsync = _in_child(partial(_last_fsync, operation, top, faults))
-
-        def killed(writer: Writer, operation: str = operation, number: int = number, at: int = max(1, fsync + call)) -> None:
-            _begin(operation, 2000 + 10 * number, writer)
-            writer.killed_at(at)
-            _do(operation, 3000 + 10 * number, writer)
-
-        status = _in_child(lambda killed=killed: killed(Writer(top, faults)))
+    kills = [(operation, call) for operation, calls in _KILLS.items() for call in calls]
+    for number, (operation, call) in enumerate(kills):
+        at = max(1, call + _in_child(partial(_last_fsync, operation, top, faults)))
+        status = _in_child(partial(_killed, operation, number, at, top, faults))
         if status not in (0, -signal.SIGKILL):
             raise SystemExit(f"a writer ended with {status}")
     live(_last)
