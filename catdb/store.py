@@ -109,10 +109,17 @@ class Store:
         with self._held():
             catalog = self._open_writer()
             if not catalog.format():
+                self._force_entry()
                 catalog.create(meta, categories)
-                with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
-                    _force_directory(os.path.dirname(self.path))
             self._recover(catalog)
+
+    def _force_entry(self) -> None:
+        """Force the database's own entry in the folder above it to the disk."""
+        try:
+            with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
+                _force_directory(os.path.dirname(self.path))
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
 
     def close(self) -> None:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
