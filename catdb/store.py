@@ -109,12 +109,20 @@ class Store:
         with self._held():
             catalog = self._open_writer()
             if not catalog.format():
-                try:
-                    _force_above(self.path)  # before the commit: who finds one need not ask whether this was done
-                except OSError as error:
-                    raise StorageError(f"{self.path}: {error.strerror or error}; run it again") from error
+                self._force_names()  # before the commit: whoever finds one need not ask whether this was done
                 catalog.create(meta, categories)
             self._recover(catalog)
+
+    def _force_names(self) -> None:
+        """Force the names that lead to the database to the disk. All may be new, and with any of them it is lost."""
+        path = os.path.realpath(self.path)
+        try:
+            while not os.path.ismount(path):
+                path = os.path.dirname(path)
+                with suppress(PermissionError):  # a folder of someone else's, in which what matters stood already
+                    _force_directory(path)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
 
     def close(self) -> None:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
@@ -514,12 +522,3 @@ def _force_directory(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _force_above(path: str) -> None:
-    """Force the names that lead to a directory, all of which may be new: what lies in it is lost with any of them."""
-    path = os.path.realpath(path)
-    while not os.path.ismount(path):
-        path = os.path.dirname(path)
-        with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
-            _force_directory(path)
