@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -216,23 +217,24 @@ def test_no_power_loss_takes_what_was_acknowledged(recorded: Callable[..., Path]
     assert not bad, f"CATDB_SEED={SEED}: {len(bad)} of {STATES} power losses of {log}:\n" + "\n".join(bad[:5])
 
 
-def caught(log: Path) -> Iterator[str]:
-    """Yield what is wrong in states of a mutant, until it has been caught often enough."""
-    found = 0
-    for text in verdicts(log, MUTANT_STATES, SEED):
-        if text:
-            yield text
-            found += 1
-        if found == CAUGHT:
-            return
+@pytest.fixture(scope="module")
+def caught(recorded: Callable[..., Path]) -> Callable[[str], list[str]]:
+    """Return what is wrong in states that a mutant leaves, until it has been caught often enough."""
+
+    @cache
+    def caught_(mutant: str) -> list[str]:
+        log = recorded(mutant) / "log"
+        return list(islice((text for text in verdicts(log, MUTANT_STATES, SEED) if text), CAUGHT))
+
+    return caught_
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 @pytest.mark.xfail(raises=AssertionError, strict=True, reason="this is what the safeguard is for")
-def test_without_a_safeguard(mutant: str, recorded: Callable[..., Path]) -> None:
-    assert list(caught(recorded(mutant) / "log")) == []
+def test_without_a_safeguard(mutant: str, caught: Callable[[str], list[str]]) -> None:
+    assert caught(mutant) == []
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_mutant_is_caught_many_times(mutant: str, recorded: Callable[..., Path]) -> None:
-    assert len(list(caught(recorded(mutant) / "log"))) == CAUGHT, f"CATDB_SEED={SEED}"
+def test_a_mutant_is_caught_many_times(mutant: str, caught: Callable[[str], list[str]]) -> None:
+    assert len(caught(mutant)) == CAUGHT, f"CATDB_SEED={SEED}: {mutant}"
