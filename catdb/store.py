@@ -115,10 +115,20 @@ class Store:
         with self._lock.held():
             catalog = self._open_writer()
             if not catalog.format():
+                self._force_names()  # before the commit: whoever finds one need not ask whether this was done
                 catalog.create(meta, categories)
-                with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
-                    force_directory(os.path.dirname(self.path))
             self._recover(catalog)
+
+    def _force_names(self) -> None:
+        """Force the names that lead to the database to the disk. All may be new, and with any of them it is lost."""
+        path = os.path.realpath(self.path)
+        try:
+            while not os.path.ismount(path):
+                path = os.path.dirname(path)
+                with suppress(PermissionError):  # a folder of someone else's, in which what matters stood already
+                    force_directory(path)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
 
     def close(self) -> None:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""

@@ -183,8 +183,13 @@ class Catalog:
     def format(self) -> int:
         """Return the format's number, 0 for an empty catalog. DatabaseDamaged where it is none that we know."""
         with clear_errors(self.path):
-            if not self._one("SELECT count(*) FROM sqlite_schema"):
-                return 0
+            try:
+                if not self._one("SELECT count(*) FROM sqlite_schema"):
+                    return 0
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
+                    return 0  # its very making was cut off: only then is there another journal than the log
+                raise
             if self._one("PRAGMA application_id") != _APPLICATION:
                 raise DatabaseDamaged(f"{self.path}: an SQLite file, but not a catdb catalog; use another directory")
             found = int(self._one("PRAGMA user_version"))
