@@ -192,6 +192,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.damaged
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 @pytest.mark.parametrize("link", [False, True])
 def test_a_damaged_shard_is_made_anew_and_said_so(

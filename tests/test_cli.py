@@ -584,6 +584,7 @@ def test_backup(here: Path) -> None:
     assert sorted(os.listdir("copies")) == ["monday", "tuesday"]
 
 
+@pytest.mark.damaged
 def test_backup_of_a_damaged_shard_says_so(here: Path) -> None:
     shard = next(Path(".catdb/shards").rglob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-9])

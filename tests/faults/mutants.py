@@ -28,7 +28,7 @@ def no_file_fsync() -> None:
 
 def no_directory_fsync() -> None:
     """No name of a file or folder is forced to the disk."""
-    catdb.store._force_directory = lambda path: None
+    catdb.store.force_directory = lambda path: None
 
 
 def synchronous_normal() -> None:
