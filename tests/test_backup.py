@@ -207,6 +207,7 @@ def test_a_damaged_shard_is_made_anew_and_said_so(
         assert answers(copy) == expected
 
 
+@pytest.mark.damaged
 def test_a_damaged_catalog_is_not_copied(store: Store, place: Path) -> None:
     store.close()
     with open(os.path.join(store.path, CATALOG), "r+b") as file:
@@ -219,6 +220,7 @@ def test_a_damaged_catalog_is_not_copied(store: Store, place: Path) -> None:
     assert not place.parent.exists()
 
 
+@pytest.mark.damaged
 def test_a_damaged_vector_that_a_lost_shard_needs(store: Store, place: Path) -> None:
     with store.writing() as catalog:
         catalog.sql.execute("UPDATE vector SET data = zeroblob(24) WHERE image = 1")

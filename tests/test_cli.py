@@ -595,6 +595,7 @@ def test_backup_of_a_damaged_shard_says_so(here: Path) -> None:
     )
     assert json.loads(done.stdout)["damaged"] == [name]
     assert clean(call("check", "--db", "copy")).stdout == "all is well\n"
+    clean(call("check", "--repair"))
 
 
 def test_a_database_in_use_names_who_uses_it(here: Path) -> None:
