@@ -30,10 +30,10 @@ from catdb.errors import (
     PathNotFound,
     StorageError,
 )
-from catdb.images import Failure
+from catdb.images import Decoders, Failure
 from catdb.mounts import filesystem, is_remote
 from catdb.query import Query, Reach, Result, answer, answer_vector
-from catdb.reconcile import Progress, Report, reconcile, require
+from catdb.reconcile import Means, Progress, Report, reconcile, require
 from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
@@ -303,7 +303,9 @@ class Database:
         self._create()
         require(self._store, paths or ())
         self._set_excludes(_globs(exclude), _globs(include))
-        report = reconcile(self._store, self._engine, paths, prune=prune, jobs=jobs, progress=progress)
+        with Decoders() as decoders:
+            means = Means(self._store, self._engine, decoders, jobs, progress)
+            report = reconcile(means, paths, prune=prune)
         self._say_removed(paths or ())
         return report
 
@@ -318,7 +320,8 @@ class Database:
         targets = _paths([paths])
         _require_paths(targets)
         self._create()
-        return reconcile(self._store, self._engine, targets, adding=True, jobs=jobs, progress=progress)
+        with Decoders() as decoders:
+            return reconcile(Means(self._store, self._engine, decoders, jobs, progress), targets, adding=True)
 
     def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
         """Remove images, or all of a folder; return how many. The files stay, and stay out until they are added.

@@ -37,6 +37,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What became of one file, told when it can be found by a search, or no longer."""
+
+    kind: str  # "added", "changed", "moved", "removed" or "failed"
+    path: str
+    source: str | None = None  # where a moved one was before
+    reason: str | None = None  # why a failed one could not be read
+
+
 @dataclass
 class _Request:
     """A batch that is being embedded: of each image what is stored beside its vector, its pixels given away."""
@@ -52,12 +62,15 @@ class Intake:
     store: Store
     engine: Engine
     roots: Roots
+    decoders: Decoders
+    announce: Callable[[Event], None]
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Failure] = field(default_factory=list)
-    _decoders: Decoders = field(default_factory=Decoders)
     _pictures: list[tuple[Todo, Picture]] = field(default_factory=list)
     _requests: deque[_Request] = field(default_factory=deque)
+    _copies: dict[bytes, list[tuple[Todo, Content, int, int]]] = field(default_factory=dict)  # of what is under way
     _puts: list[Put] = field(default_factory=list)
+    _embedded: dict[bytes, Put] = field(default_factory=dict)  # by content, of those that wait for the commit
     _faults: list[tuple[int, bytes, Failure]] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
 
@@ -70,7 +83,7 @@ class Intake:
         try:
             with (
                 ThreadPoolExecutor(jobs, "catdb-read") as pool,
-                self._decoders,
+                self.decoders.lent(),
                 closing(_ahead(pool, lambda todo: (todo, self._read(todo)), todos, window)) as work,
             ):  # left from below: when the build is interrupted, what is not begun and what is under way are given up
                 for number, (todo, outcome) in enumerate(work, 1):
@@ -96,11 +109,14 @@ class Intake:
             with self.store.snapshot() as snapshot:
                 if snapshot.catalog.images_of(outcome.digest):
                     return outcome
-            outcome = read(outcome, self.engine.input_size, self._decoders.decode)
+            outcome = read(outcome, self.engine.input_size, self.decoders.decode)
         return None if isinstance(outcome, Failure) and is_gone(path) else outcome
 
     def _sort(self, todo: Todo, outcome: Picture | Content | Failure | None) -> None:
         if isinstance(outcome, Picture):
+            if self._is_copy(todo, outcome):
+                return
+            self._copies[outcome.content.digest] = []
             self._pictures.append((todo, outcome))
             if len(self._pictures) >= self.engine.batch:
                 self._embed()
@@ -108,6 +124,17 @@ class Intake:
             self._reuse(todo, outcome)
         elif outcome is not None:
             self._faults.append((todo.root, todo.path, outcome))
+
+    def _is_copy(self, todo: Todo, picture: Picture) -> bool:
+        """Say whether the same bytes have just been embedded, or are about to be, and see to the picture then."""
+        digest, size = picture.content.digest, (picture.width, picture.height)
+        if digest in self._copies:
+            self._copies[digest].append((todo, picture.content, *size))
+        elif put := self._embedded.get(digest):
+            self._put(todo, picture.content, size, put.vector, put.categories, put.probabilities)
+        else:
+            return False
+        return True
 
     def _embed(self) -> None:
         """Hand the pictures to the engine, waiting for the oldest request where it has enough to do."""
@@ -125,9 +152,10 @@ class Intake:
         request = self._requests.popleft()
         embedding = request.future.result()
         vectors = embedding.features.astype(np.float16)
-        for row, (todo, content, width, height) in enumerate(request.images):
+        for row, image in enumerate(request.images):
             ranked = embedding.categories[row].tolist(), embedding.probabilities[row].tolist()
-            self._put(todo, content, (width, height), vectors[row], *ranked)
+            for todo, content, width, height in [image, *self._copies.pop(image[1].digest)]:
+                self._put(todo, content, (width, height), vectors[row], *ranked)
 
     def _reuse(self, todo: Todo, content: Content) -> None:
         """Have a file whose bytes are known wait for the commit, with the vector that they have already."""
@@ -141,7 +169,7 @@ class Intake:
             size = (image.width, image.height)
             self._put(todo, content, size, vector, image.categories, image.probabilities, moved)
         else:  # deleted since it was looked up, or damaged
-            self._sort(todo, read(content, self.engine.input_size, self._decoders.decode))
+            self._sort(todo, read(content, self.engine.input_size, self.decoders.decode))
 
     def _put(
         self,
@@ -153,20 +181,20 @@ class Intake:
         probabilities: Sequence[float],
         moved_from: Image | None = None,
     ) -> None:
-        self._puts.append(
-            Put(
-                root=todo.root,
-                path=todo.path,
-                stamp=content.stamp,
-                digest=content.digest,
-                width=size[0],
-                height=size[1],
-                vector=vector,
-                categories=categories,
-                probabilities=probabilities,
-                moved_from=moved_from,
-            )
+        put = Put(
+            root=todo.root,
+            path=todo.path,
+            stamp=content.stamp,
+            digest=content.digest,
+            width=size[0],
+            height=size[1],
+            vector=vector,
+            categories=categories,
+            probabilities=probabilities,
+            moved_from=moved_from,
         )
+        self._puts.append(put)
+        self._embedded[put.digest] = put
 
     def _moved(self, todo: Todo, known: Sequence[Image]) -> Image | None:
         """Return the image that has become this file: the same bytes, its own file gone though its root is there."""
@@ -187,10 +215,18 @@ class Intake:
     def _commit(self) -> None:
         if self._puts or self._faults:
             faults = [(root, path, failure.reason, failure.stamp) for root, path, failure in self._faults]
-            self.counts.update(self.store.commit(self._puts, faults))
-            self.failed += [failure for _, _, failure in self._faults]
-            self._puts.clear()
-            self._faults.clear()
+            puts, failed = self._puts, [failure for _, _, failure in self._faults]
+            outcomes = self.store.commit(puts, faults)
+            self._puts, self._faults, self._embedded = [], [], {}
+            self.failed += failed
+            self.counts.update(outcome for outcome in outcomes if outcome)
+            for put, outcome in zip(puts, outcomes, strict=True):
+                if outcome and outcome != "unchanged":
+                    source = put.moved_from if outcome == "moved" else None
+                    before = self.roots.path(source.root, source.path) if source else None
+                    self.announce(Event(outcome, self.roots.path(put.root, put.path), before))
+            for failure in failed:
+                self.announce(Event("failed", failure.path, reason=failure.reason))
         self._since = time.monotonic()
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from catdb.backbones import Engine
 from catdb.catalog import Survey, Todo, is_forgotten, is_removed
 from catdb.errors import PathNotFound
-from catdb.images import Failure, Found, Unlisted, excluded, find, ignored
-from catdb.ingest import Intake
+from catdb.images import Decoders, Failure, Found, Unlisted, excluded, find, ignored
+from catdb.ingest import Event, Intake
 from catdb.roots import Roots, adopt
 from catdb.store import Store
 
@@ -56,58 +56,101 @@ class Report:
     total: int  # images in the database now
     kept: tuple[Kept, ...]
     seconds: float
+    unsettled: tuple[str, ...] = ()  # paths that were left for later, because somebody may still be writing there
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a reconciliation works with, and whom it tells.
+
+    ``decoders``: workers that outlast it. ``announce`` is told of each file when the change can be found by a search.
+    ``settle``: seconds for which a file must not have been written to before it is taken in.
+    """
+
+    store: Store
+    engine: Engine
+    decoders: Decoders
+    jobs: int | None = None
+    progress: Callable[[Progress], None] = lambda step: None
+    announce: Callable[[Event], None] = lambda event: None
+    settle: float = 0.0
 
 
 @dataclass
 class _Run:
-    """One reconciliation in progress."""
+    """One reconciliation in progress. ``partial``: not all of a root is looked at, only what may have changed."""
 
-    store: Store
-    engine: Engine
-    prune: bool
-    adding: bool
-    progress: Callable[[Progress], None]
+    means: Means
+    prune: bool = False
+    adding: bool = False
+    partial: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Failure] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
+    closed: set[int] = field(default_factory=set)  # roots that are there and cannot be listed
+    unsettled: list[str] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        return self.means.store
+
+    def progress(self, step: str, done: int, total: int | None = None) -> None:
+        self.means.progress(Progress(step, done, total, len(self.failed)))
 
 
-def reconcile(
-    store: Store,
-    engine: Engine,
-    targets: Sequence[str] | None,
-    *,
-    prune: bool = False,
-    adding: bool = False,
-    jobs: int | None = None,
-    progress: Callable[[Progress], None] = lambda step: None,
-) -> Report:
+def reconcile(means: Means, targets: Sequence[str] | None, *, prune: bool = False, adding: bool = False) -> Report:
     """Bring the database in step with the targets, absolute paths of folders or files (None: all known roots).
 
     ``prune`` drops the missing images of roots that seem to be away. ``adding`` takes removed paths back and drops
     nothing. Raises PathNotFound for a target that neither exists nor is known; then nothing has been done.
     """
+    run = _Run(means, prune=prune, adding=adding)
+    return _carry_out(run, *_prepare(means.store, targets, adding=adding))
+
+
+def refresh(means: Means, paths: Iterable[str]) -> Report:
+    """Bring the database in step with what is, or was, at and below these absolute paths, so far as roots hold them.
+
+    Unlike :func:`reconcile` it takes nothing in for being named: what is left out of a build is left out here.
+    """
+    with means.store.snapshot() as snapshot:
+        roots = Roots(snapshot.catalog.roots(), means.store.path)
+        removed = {root.id: snapshot.catalog.removed(root.id) for root in roots.all}
+        places = sorted({place for place in map(roots.place, paths) if place})
+        places = [
+            (root, path)
+            for root, path in places
+            if not is_removed(path, removed[root]) and (roots.get(root).whole or snapshot.catalog.is_known(root, path))
+        ]
+    return _carry_out(_Run(means, partial=True), roots, places)
+
+
+def _carry_out(run: _Run, roots: Roots, places: Sequence[tuple[int, bytes]]) -> Report:
     start = time.monotonic()
-    run = _Run(store, engine, prune, adding, progress)
-    roots, places = _prepare(store, targets, adding=adding)
-    survey = store.survey()
-    try:
-        _survey(run, survey, roots, places)
-        known = survey.known_failures()
-        run.failed += [Failure(roots.path(root, path), reason) for root, path, reason in known]
-        run.counts["unchanged"] += survey.count("found") - survey.count("todo") - len(known)
-        _take_in(run, survey, roots, jobs or os.cpu_count() or 1)
-        if not adding:
-            _drop_gone(run, survey, roots)
-        _tidy(run, survey, roots, places)
-    finally:
-        survey.close()
-    store.fold_due(at_rest=True, progress=lambda done, of: progress(Progress("folding", done, of, len(run.failed))))
-    with store.snapshot() as snapshot:
+    if places or not run.partial:
+        survey = run.store.survey()
+        try:
+            _survey(run, survey, roots, places)
+            known = survey.known_failures()
+            run.failed += [Failure(roots.path(root, path), reason) for root, path, reason in known]
+            run.counts["unchanged"] += survey.count("found") - survey.count("todo") - len(known)
+            _take_in(run, survey, roots)
+            if not run.adding:
+                _drop_gone(run, survey, roots)
+            _tidy(run, survey, roots, places)
+        finally:
+            survey.close()
+        # One new photograph does not make four shards anew, but a build leaves everything folded that is worth it.
+        run.store.fold_due(at_rest=not run.partial, progress=lambda done, of: run.progress("folding", done, of))
+    with run.store.snapshot() as snapshot:
         total = snapshot.catalog.count()
-    numbers = {name: run.counts[name] for name in ("added", "changed", "moved", "removed", "unchanged")}
     return Report(
-        **numbers, failed=tuple(run.failed), total=total, kept=tuple(run.kept), seconds=time.monotonic() - start
+        **{name: run.counts[name] for name in ("added", "changed", "moved", "removed", "unchanged")},
+        failed=tuple(run.failed),
+        total=total,
+        kept=tuple(run.kept),
+        unsettled=tuple(run.unsettled),
+        seconds=time.monotonic() - start,
     )
 
 
@@ -159,6 +202,8 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
             path = os.fsencode(found.path)[len(os.fsencode(roots.folder(root)).rstrip(b"/")) + 1 :]
             if isinstance(found, Unlisted):
                 survey.unlisted(root, path)
+                if not path:
+                    run.closed.add(root)
                 if os.path.isdir(found.path) or _is_known(run.store, root, path):
                     run.failed.append(found)
             elif not is_removed(path, removed[root]):
@@ -168,7 +213,7 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
             if len(batch) >= 1000:
                 survey.found(batch)
                 batch.clear()
-                run.progress(Progress("finding", number, None, 0))
+                run.progress("finding", number)
     survey.found(batch)
     survey.settle()
 
@@ -204,58 +249,83 @@ def _look(store: Store, roots: Roots, root: int, top: str, excludes: Sequence[st
             yield from find(roots.path(root, path))
 
 
-def _take_in(run: _Run, survey: Survey, roots: Roots, jobs: int) -> None:
+def _take_in(run: _Run, survey: Survey, roots: Roots) -> None:
     """Read, embed and commit what is new or changed."""
     total = survey.count("todo")
     if not total:
         return
-    intake = Intake(run.store, run.engine, roots)
+    intake = Intake(run.store, run.means.engine, roots, run.means.decoders, run.means.announce)
     before = len(run.failed)
-    intake.take(
-        survey.todo(),
-        jobs=jobs,
-        progress=lambda done, failed: run.progress(Progress("reading", done, total, before + failed)),
-    )
+
+    def progress(done: int, failed: int) -> None:
+        run.means.progress(Progress("reading", done, total, before + failed))
+
+    intake.take(_settled(run, survey.todo(), roots), jobs=run.means.jobs or os.cpu_count() or 1, progress=progress)
     run.counts.update(intake.counts)
     run.failed += intake.failed
 
 
+def _settled(run: _Run, todos: Iterable[Todo], roots: Roots) -> Iterator[Todo]:
+    """Yield what nobody is writing to any more, as far as a time can tell; put the rest off."""
+    for todo in todos:
+        age = time.time() - todo.stamp.mtime_ns / 1e9 if todo.stamp else run.means.settle
+        if 0 <= age < run.means.settle:  # one from the future tells nothing
+            run.unsettled.append(roots.path(todo.root, todo.path))
+        else:
+            yield todo
+
+
 def _drop_gone(run: _Run, survey: Survey, roots: Roots) -> None:
     """Delete the images whose files are gone, unless their root seems to be away."""
+    if run.unsettled:  # one of those may be what a file that is gone has become
+        run.unsettled += [roots.path(root, path) for _, root, path in survey.gone()]
+        return
     missing: Counter[int] = Counter()
     with run.store.snapshot() as snapshot:
         for image, root, path in survey.gone():
             known = snapshot.catalog.image_at(root, path)  # none where it was followed to another path
             missing[root] += bool(known and known.id == image and not os.path.lexists(roots.path(root, path)))
         sizes = {root: snapshot.catalog.count_of(root) for root in missing}
-    away = {root for root, count in missing.items() if not run.prune and _seems_away(roots, root, count, sizes[root])}
+    away = {
+        root for root, count in missing.items() if not run.prune and _seems_away(run, roots, root, count, sizes[root])
+    }
     page: list[tuple[int, int, bytes]] = []
-
-    def drop() -> None:
-        with run.store.writing() as catalog, catalog.transaction():
-            for image, root, path in page:
-                known = catalog.image_at(root, path)
-                if known and known.id == image:
-                    catalog.delete(image)
-                    run.counts["removed"] += 1
-        page.clear()
-
     for gone in survey.gone():
         if gone[1] not in away:
             page.append(gone)
         if len(page) >= 1000:
-            drop()
-    if page:
-        drop()
+            _drop(run, roots, page)
+            page.clear()
+    _drop(run, roots, page)
+    if away:
+        with run.store.writing() as catalog, catalog.transaction():
+            for root in away:
+                catalog.mark_root(root, offline=True)
+                run.kept.append(Kept(roots.folder(root), missing[root]))
+
+
+def _drop(run: _Run, roots: Roots, gone: Sequence[tuple[int, int, bytes]]) -> None:
+    """Delete images, given as (image, root, path), where they still have that path."""
+    if not gone:
+        return
+    dropped: list[str] = []
     with run.store.writing() as catalog, catalog.transaction():
-        for root in away:
-            catalog.mark_root(root, offline=True)
-            run.kept.append(Kept(roots.folder(root), missing[root]))
+        for image, root, path in gone:
+            known = catalog.image_at(root, path)
+            if known and known.id == image:
+                catalog.delete(image)
+                dropped.append(roots.path(root, path))
+    run.counts["removed"] += len(dropped)
+    for path_ in dropped:
+        run.means.announce(Event("removed", path_))
 
 
-def _seems_away(roots: Roots, root: int, missing: int, size: int) -> bool:
+def _seems_away(run: _Run, roots: Roots, root: int, missing: int, size: int) -> bool:
+    """Say whether the missing files of a root are out of reach, rather than deleted."""
     if not missing:
         return False
+    if run.partial and roots.get(root).offline:
+        return True  # only a look at all of it can tell that it is back
     device = roots.get(root).device
     folder = roots.folder(root)
     moved = device is not None and os.path.isdir(folder) and os.stat(folder).st_dev != device
@@ -264,12 +334,16 @@ def _seems_away(roots: Roots, root: int, missing: int, size: int) -> bool:
 
 def _tidy(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int, bytes]]) -> None:
     """Forget failures of files that are gone, and note which roots are there."""
+    stale = survey.stale_failures()
+    looked_at = {root for root, path in places if not (run.partial and path)}
+    if not stale and not looked_at:
+        return
     kept = {kept.path for kept in run.kept}
     with run.store.writing() as catalog, catalog.transaction():
-        catalog.drop_failures(survey.stale_failures())
-        for root in {root for root, _ in places}:
+        catalog.drop_failures(stale)
+        for root in looked_at:
             folder = roots.folder(root)
-            if os.path.isdir(folder) and folder not in kept:
+            if os.path.isdir(folder) and root not in run.closed and folder not in kept:
                 whole = (root, b"") in places
                 catalog.mark_root(
                     root, offline=False, device=os.stat(folder).st_dev, when=time.time() if whole else None

@@ -187,20 +187,23 @@ class Store:
         with self.held(), source._reader() as catalog, clear_errors(self._catalog_path):
             catalog.copy(self._catalog_path, progress)
 
-    def commit(self, puts: Sequence[Put], failures: Sequence[tuple[int, bytes, str, Stamp | None]] = ()) -> list[str]:
+    def commit(
+        self, puts: Sequence[Put], failures: Sequence[tuple[int, bytes, str, Stamp | None]] = ()
+    ) -> list[str | None]:
         """Store images, and failures as (root, path, reason, stamp), in one commit: the one way in for vectors.
 
-        Returns what became of each image: "added", "changed", "moved" or "unchanged" (see Catalog.put). One that was
-        removed by hand meanwhile, or whose root is gone, is left out.
+        Returns what became of each image: "added", "changed", "moved" or "unchanged" (see Catalog.put), and None for
+        one that is left out, because it was removed by hand meanwhile or its root is gone.
         """
-        outcomes: list[str] = []
         with self.writing() as catalog, catalog.transaction():
             removed = {root.id: catalog.removed(root.id) for root in catalog.roots()}
-            for put in puts:
-                if put.root in removed and not is_removed(put.path, removed[put.root]):
-                    outcomes.append(catalog.put(put))
+
+            def is_wanted(root: int, path: bytes) -> bool:
+                return root in removed and not is_removed(path, removed[root])
+
+            outcomes = [catalog.put(put) if is_wanted(put.root, put.path) else None for put in puts]
             for root, path, reason, stamp in failures:
-                if root in removed and not is_removed(path, removed[root]):
+                if is_wanted(root, path):
                     catalog.fail(root, path, reason, stamp)
         return outcomes
 

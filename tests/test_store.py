@@ -365,7 +365,7 @@ def test_what_was_removed_or_whose_root_is_gone_is_left_out(store: Store) -> Non
         catalog.set_removed(1, b"a")
     puts = [put(1, path=b"a/b"), put(2, path=b"a0"), put(3, root=9), put(4, path=b"a")]
     failures = [(1, b"a/c", "bad", None), (1, b"b", "bad", Stamp(1, 2, 3)), (9, b"c", "bad", None)]
-    assert store.commit(puts, failures) == ["added"]
+    assert store.commit(puts, failures) == [None, "added", None, None]
     with store.snapshot() as snapshot:
         assert [image.path for image in snapshot.catalog.images()] == [b"a0"]
         assert snapshot.catalog.failures() == [(1, b"b", "bad")]

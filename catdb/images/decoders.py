@@ -19,7 +19,8 @@ import signal
 import struct
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -54,7 +55,7 @@ _ALONE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THRE
 
 
 class Decoders:
-    """Workers for the threads of one build: started when a thread finds none idle, ended when the block is left."""
+    """Workers for the threads of a build or a watch: started when a thread finds none idle, ended with the block."""
 
     def __init__(self) -> None:
         self._turn = Lock()
@@ -69,6 +70,9 @@ class Decoders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """End all workers. A thread that waits for one is told that its image was given up."""
         with self._turn:
             self._closed = True
@@ -77,6 +81,16 @@ class Decoders:
                 worker.kill()
         for worker in idle:  # of the others, the thread that waits for it
             self._bury(worker)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """End all workers, too, where what is done with them is given up; the next such block starts others."""
+        self._closed = False
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def decode(self, path: str, size: tuple[int, int]) -> tuple[Pixels, int, int]:
         """Decode a file as :func:`catdb.images.decode` does, in a worker. Threads may call it at once.
