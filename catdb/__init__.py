@@ -28,6 +28,7 @@ from catdb.errors import (
     DatabaseDamaged,
     DatabaseNotFound,
     DatabaseReadOnly,
+    DecoderFailed,
     EngineDrifted,
     EngineFailed,
     ImageUnreadable,
@@ -38,6 +39,7 @@ from catdb.errors import (
 )
 
 if TYPE_CHECKING:
+    from catdb.backup import Backup
     from catdb.check import Check
     from catdb.database import Database, Info
     from catdb.images import Failure
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from catdb.reconcile import Progress, Report
 
 _LAZY = {
+    "Backup": "catdb.backup",
     "Check": "catdb.check",
     "Database": "catdb.database",
     "Failure": "catdb.images",
@@ -59,6 +62,7 @@ _LAZY = {
 __all__ = [
     "BackboneMismatch",
     "BackboneUnknown",
+    "Backup",
     "CatdbError",
     "CategoryUnknown",
     "Check",
@@ -67,6 +71,7 @@ __all__ = [
     "DatabaseDamaged",
     "DatabaseNotFound",
     "DatabaseReadOnly",
+    "DecoderFailed",
     "EngineDrifted",
     "EngineFailed",
     "Failure",

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdb import backbones
+from catdb import backup as backing_up
 from catdb import check as checking
 from catdb.backbones import DEFAULT, PER_IMAGE, Canary, Embedder, Engine, Recipe, canonical
 from catdb.backbones.table import GRAPH
+from catdb.backup import Backup
 from catdb.catalog import Catalog, is_forgotten, is_removed
 from catdb.check import Check
 from catdb.errors import (
@@ -351,6 +353,27 @@ class Database:
             return checking.check(self._store)
         done = checking.repair(self._store)
         return replace(checking.check(self._store), repaired=done.lines)
+
+    def backup(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        link: bool = False,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> Backup:
+        """Copy the database, as it is at this moment, to a folder that is new or empty; also in mode "r".
+
+        Writers are not held up. Every shard is verified as it arrives, and one that is damaged made anew in the copy.
+        ``link``: hard links instead of copies of the shards, in no time and space, but no second copy of their bytes.
+        The images stay where they are. Raises StorageError where the folder will not do or the disk is full.
+        """
+        path = absolute(target)
+        kind = filesystem(path)
+        if is_remote(kind):
+            self._notice(f"{path} is on a network file system ({kind}): copy it to a local disk before it is used")
+        return backing_up.backup(
+            self._store, path, link=link, tell=lambda step, done, of: progress(Progress(step, done, of, 0))
+        )
 
     def _create(self) -> None:
         """Bring a new database into being, once its network has proved to be at hand."""

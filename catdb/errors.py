@@ -58,6 +58,10 @@ class EngineDrifted(CatdbError, ValueError):
     """The engine gives other vectors than those in the database, by more than the precision explains."""
 
 
+class DecoderFailed(CatdbError, OSError):
+    """No process can be started in which to decode images."""
+
+
 class ImageUnreadable(CatdbError, ValueError):
     """A query image that cannot be read. (In a build that is a recorded failure, never an exception.)"""
 

@@ -4,7 +4,8 @@
                        ─▶ Content: the same bytes are known, so its vector is, too ─▶ Put
                        ─▶ Failure
 
-The engine always has its next batch while a commit waits for the disk, and a file is being read for each core. What is
+The engine always has its next batch while a commit waits for the disk, and a file is being read for each core, by a
+thread that has it decoded in a process of its own: a file that ends its decoder is a Failure like any other. What is
 held at once is bounded: AHEAD decoded pictures, and the few batches that the engine takes at a time.
 """
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from catdb.backbones import Embedding, Engine
 from catdb.catalog import Image, Put, Todo
-from catdb.images import Content, Failure, Picture, fingerprint, read
+from catdb.images import Content, Decoders, Failure, Picture, fingerprint, read
 from catdb.roots import Roots
 from catdb.store import Store
 
@@ -53,6 +54,7 @@ class Intake:
     roots: Roots
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Failure] = field(default_factory=list)
+    _decoders: Decoders = field(default_factory=Decoders)
     _pictures: list[tuple[Todo, Picture]] = field(default_factory=list)
     _requests: deque[_Request] = field(default_factory=deque)
     _puts: list[Put] = field(default_factory=list)
@@ -68,8 +70,9 @@ class Intake:
         try:
             with (
                 ThreadPoolExecutor(jobs, "catdb-read") as pool,
+                self._decoders,
                 closing(_ahead(pool, lambda todo: (todo, self._read(todo)), todos, window)) as work,
-            ):  # closed first: what is not begun yet is given up when the build is interrupted
+            ):  # left from below: when the build is interrupted, what is not begun and what is under way are given up
                 for number, (todo, outcome) in enumerate(work, 1):
                     self._sort(todo, outcome)
                     self._commit_when_due()
@@ -93,7 +96,7 @@ class Intake:
             with self.store.snapshot() as snapshot:
                 if snapshot.catalog.images_of(outcome.digest):
                     return outcome
-            outcome = read(outcome, self.engine.input_size)
+            outcome = read(outcome, self.engine.input_size, self._decoders.decode)
         return None if isinstance(outcome, Failure) and is_gone(path) else outcome
 
     def _sort(self, todo: Todo, outcome: Picture | Content | Failure | None) -> None:
@@ -138,7 +141,7 @@ class Intake:
             size = (image.width, image.height)
             self._put(todo, content, size, vector, image.categories, image.probabilities, moved)
         else:  # deleted since it was looked up, or damaged
-            self._sort(todo, read(content, self.engine.input_size))
+            self._sort(todo, read(content, self.engine.input_size, self._decoders.decode))
 
     def _put(
         self,

@@ -58,12 +58,14 @@ class Lock:
                 yield
             finally:
                 if self._process == os.getpid():  # a fork leaves through here as well, and holds nothing
-                    if self.clean:
-                        with suppress(CatdbError, OSError):
-                            self.require()
-                            self._sign("")
-                    self._holding = False
-                    self._file.release()
+                    try:
+                        if self.clean:
+                            with suppress(CatdbError, OSError):
+                                self.require()
+                                self._sign("")
+                    finally:  # also where an interrupt comes just now: a lock that is kept holds everyone up
+                        self._holding = False
+                        self._file.release()
 
     def require(self) -> None:
         """Raise DatabaseBusy where LOCK is not the file that was locked: whoever makes another one writes as well."""

@@ -27,7 +27,7 @@ _GUARDED = 50  # images from which a root is believed to be away, not emptied, w
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a build is. ``step`` is "finding", "reading" or "folding"; ``total`` is None while it is not known."""
+    """How far a build is, or a backup. ``step`` is what it is doing; ``total`` is None while it is not known."""
 
     step: str
     done: int

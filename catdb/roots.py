@@ -74,6 +74,19 @@ def adopt(catalog: Catalog, database: str, path: str, *, whole: bool) -> None:
             catalog.absorb_root(inner.id, root, prefix)
 
 
+def rebase(catalog: Catalog, database: str, moved: str) -> None:
+    """Have a copied catalog know its roots, where they lie now, from its own place, in the running transaction.
+
+    ``database`` is where the catalog came from: what was remembered as seen from there means nothing any more.
+    """
+    roots = Roots(catalog.roots(), database)
+    places = [roots.folder(root.id) for root in roots.all]
+    for root, place in zip(roots.all, places, strict=True):
+        # Two roots that have come to lie in one place keep their names apart.
+        name = os.fsencode(place) if places.count(place) == 1 else root.path
+        catalog.move_root(root.id, name, os.path.relpath(name, os.fsencode(moved)))
+
+
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return an absolute path, links and all; "~" is the home folder."""
     return os.path.abspath(os.path.expanduser(os.fsdecode(path)))

@@ -25,7 +25,7 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ from catdb.errors import ShardDamaged
 
 FORMAT = 1
 WIDTH = 4  # categories of a row, at most
+_PIECE = 1 << 20  # bytes copied at a time
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "features": np.dtype("<f2"),
     "image_id": np.dtype("<i8"),
@@ -77,11 +78,30 @@ def encode(category: str, rows: Rows) -> bytes:
 
 def write(path: str, data: bytes) -> None:
     """Write a new file and force it to the disk. It must not exist; its directory is the caller's to force."""
+    _write(path, [data])
+
+
+def copy(file: File, path: str) -> None:
+    """Write what an open shard holds into a new file, likewise. ShardDamaged where the shard cannot be read."""
+    file.raw.seek(0)
+    _write(path, _pieces(file))
+
+
+def _pieces(file: File) -> Iterator[bytes]:
+    try:
+        while piece := file.raw.read(_PIECE):
+            yield piece
+    except OSError as error:
+        raise ShardDamaged(f"{file.path}: {error.strerror or error}") from error
+
+
+def _write(path: str, pieces: Iterable[bytes]) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(handle, view) :]
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -51,6 +51,7 @@ from catdb.lock import Lock
 from catdb.search import Block
 from catdb.shard import Rows
 
+CATALOG = "catalog.sqlite"
 GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
 PER_COMMIT = 64  # shards made anew in one commit
 _TURN = 0.03  # seconds between two commits of a long fold, in which whoever waits for the lock gets it
@@ -72,10 +73,14 @@ def due(load: Load, has_shard: bool, *, at_rest: bool) -> bool:
 
 
 class Store:
-    """A database directory. Threads may share it; processes open their own, and none is carried across a fork."""
+    """A database directory. Threads may share it; processes open their own, and none is carried across a fork.
 
-    def __init__(self, path: str, *, writable: bool = True, wait: float = 10.0) -> None:
+    ``catalog`` is the catalog's name, another one where it is not to be taken for a database yet.
+    """
+
+    def __init__(self, path: str, *, writable: bool = True, wait: float = 10.0, catalog: str = CATALOG) -> None:
         self.path = os.path.abspath(path)
+        self._catalog_path = os.path.join(self.path, catalog)
         self._writable = writable
         self._wait = wait
         self._begin()
@@ -95,10 +100,6 @@ class Store:
         if self._process != os.getpid():
             self._begin()
 
-    @property
-    def _catalog_path(self) -> str:
-        return os.path.join(self.path, "catalog.sqlite")
-
     def exists(self) -> bool:
         """Say whether there is a database here, as far as it was ever finished."""
         try:
@@ -117,10 +118,20 @@ class Store:
         with self._lock.held():
             catalog = self._open_writer()
             if not catalog.format():
+                self._force_names()  # before the commit: whoever finds one need not ask whether this was done
                 catalog.create(meta, categories)
-                with suppress(PermissionError):  # a folder of someone else's, in which this one stood already
-                    _force_directory(os.path.dirname(self.path))
             self._recover(catalog)
+
+    def _force_names(self) -> None:
+        """Force the names that lead to the database to the disk. All may be new, and with any of them it is lost."""
+        path = os.path.realpath(self.path)
+        try:
+            while not os.path.ismount(path):
+                path = os.path.dirname(path)
+                with suppress(PermissionError):  # a folder of someone else's, in which what matters stood already
+                    force_directory(path)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
 
     def close(self) -> None:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
@@ -167,6 +178,18 @@ class Store:
                 self._recover(catalog)
             yield catalog
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock for several operations, also where there is no database yet, but a directory."""
+        self._begin_in_fork()
+        with self._lock.held():
+            yield
+
+    def take_over(self, source: Store, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """Make this database with the catalog of another as it is at this moment; its shards are not copied."""
+        with self.held(), source._reader() as catalog, clear_errors(self._catalog_path):
+            catalog.copy(self._catalog_path, progress)
+
     def commit(self, puts: Sequence[Put], failures: Sequence[tuple[int, bytes, str, Stamp | None]] = ()) -> list[str]:
         """Store images, and failures as (root, path, reason, stamp), in one commit: the one way in for vectors.
 
@@ -205,8 +228,8 @@ class Store:
             catalog.set_meta("opened", time.time())
         try:
             os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
-            _force_directory(os.path.join(self.path, "shards"))
-            _force_directory(self.path)
+            force_directory(os.path.join(self.path, "shards"))
+            force_directory(self.path)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
         for leftover in self.leftovers(catalog):
@@ -304,7 +327,7 @@ class Store:
         try:
             for folder in folders:
                 os.makedirs(folder, exist_ok=True)
-            _force_directory(os.path.join(self.path, "shards"))
+            force_directory(os.path.join(self.path, "shards"))
             for number, category in enumerate(categories, generation):
                 waiting = catalog.pending(category)
                 rows = self._gather(catalog, category, waiting)
@@ -316,7 +339,7 @@ class Store:
                 pointer = Pointer(category, number, len(rows), len(data), checksum(data))
                 made.append((pointer, mean(rows.features), waiting))
             for folder in folders:
-                _force_directory(folder)
+                force_directory(folder)
         except CatdbError:
             raise
         except OSError as error:
@@ -488,7 +511,7 @@ def mean(features: NDArray[np.float16]) -> NDArray[np.float32]:
     return (total / len(features)).astype(np.float32)
 
 
-def _force_directory(path: str) -> None:
+def force_directory(path: str) -> None:
     """Force a directory's entries to the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -18,6 +18,8 @@ from PIL import Image
 
 from catdb import Database
 from catdb.backbones import Category, Embedding
+from catdb.check import check
+from catdb.store import Store
 
 CATDB = str(Path(sys.executable).with_name("catdb"))
 
@@ -41,6 +43,19 @@ def isolated(tmp_path: Path, conversions: Path, monkeypatch: pytest.MonkeyPatch)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
+
+
+@pytest.fixture(autouse=True)
+def sound(request: pytest.FixtureRequest, tmp_path: Path, isolated: None) -> Iterator[None]:
+    """Whatever databases a test leaves behind, in this process or another, must check clean, unless marked damaged."""
+    yield
+    if request.node.get_closest_marker("damaged"):
+        return
+    for catalog in tmp_path.rglob("catalog.sqlite"):
+        store = Store(str(catalog.parent), writable=False)
+        if store.exists():
+            assert check(store).problems == (), catalog.parent
+        store.close()
 
 
 @pytest.fixture(scope="session")

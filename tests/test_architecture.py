@@ -40,7 +40,7 @@ HEAVY = (
     "xxhash",
 )
 
-INWARD = {"database", "reconcile", "query", "store", "check", "roots", "cli"}
+INWARD = {"database", "reconcile", "query", "store", "check", "backup", "roots", "cli"}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -49,9 +49,10 @@ FORBIDDEN = {
     "search": INWARD | {"images", "backbones", "catalog"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
-    "store": {"database", "reconcile", "query", "check", "backbones", "cli"},
-    "roots": {"database", "reconcile", "query", "store", "check", "backbones", "cli"},
-    "check": {"database", "reconcile", "query", "backbones", "cli"},
+    "store": {"database", "reconcile", "query", "check", "backup", "backbones", "cli"},
+    "roots": {"database", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
+    "check": {"database", "reconcile", "query", "backup", "backbones", "cli"},
+    "backup": {"database", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
     "query": {"database", "reconcile", "cli"},
     "reconcile": {"database", "query", "cli"},
 }

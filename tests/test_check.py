@@ -173,6 +173,7 @@ def test_a_damaged_vector_beside_a_damaged_shard_is_taken_from_another_shard(sto
     assert answers(store) == before
 
 
+@pytest.mark.damaged
 @pytest.mark.parametrize("length", [0.0, 0.9, 1.1, float("nan"), float("inf")])
 def test_a_vector_that_is_no_unit_vector_is_found(store: Store, length: float) -> None:
     data = np.full(12, length / 12**0.5, np.float16).tobytes()
@@ -182,6 +183,7 @@ def test_a_vector_that_is_no_unit_vector_is_found(store: Store, length: float) -
     assert problem.detail.endswith("not 1")
 
 
+@pytest.mark.damaged
 def test_a_member_that_was_deleted_is_found(store: Store) -> None:
     spoil(store, "DELETE FROM member WHERE image = 7 AND category = 6")
     assert kinds(store) == {"catalog", "count", "shard"}
@@ -225,6 +227,7 @@ def test_a_tombstone_of_a_category_that_holds_nothing_is_found_and_healed(tmp_pa
     store.close()
 
 
+@pytest.mark.damaged
 def test_rows_that_refer_to_nothing_are_found(store: Store) -> None:
     spoil(store, "INSERT INTO vector SELECT 1000, data, checksum FROM vector WHERE image = 7")
     spoil(store, "INSERT INTO pending VALUES(1, 1000)")
@@ -304,6 +307,7 @@ def test_rows_of_the_catalog_in_disorder_are_found_and_mended(
     assert dict(zip(*answers(store)[:2], strict=True)) == expected
 
 
+@pytest.mark.damaged
 @pytest.mark.parametrize(
     "statement",
     [

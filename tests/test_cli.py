@@ -528,21 +528,73 @@ def test_a_name_that_looks_like_an_option(here: Path) -> None:
 
 def test_check_repair_and_compact(here: Path) -> None:
     assert clean(call("check")).stdout == "all is well\n"
-    assert parsed(call("check", "--json"), {"ok": bool, "problems": [str], "leftovers": [str]})[0]["ok"] is True
+    assert (
+        parsed(call("check", "--json"), {"ok": bool, "problems": [str], "leftovers": [str], "repaired": [str]})[0]["ok"]
+        is True
+    )
     shard = next(Path(".catdb/shards").rglob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-9])
     told = clean(call("check"), 1).stdout
     assert told.startswith("shard: ") and str(shard) in told and "catdb check --repair" in told
     problem = {"kind": str, "where": str, "detail": str}
-    [found] = parsed(call("check", "--json"), {"ok": bool, "problems": [problem], "leftovers": [str]}, 1)
+    lists = {"leftovers": [str], "repaired": [str]}
+    [found] = parsed(call("check", "--json"), {"ok": bool, "problems": [problem], **lists}, 1)
     assert found["ok"] is False and len(found["problems"]) >= 1
     done = clean(call("search", "photos/3.png", "--exact", "--json"))
     assert "is damaged: read from the catalog; run catdb check --repair" in done.stderr
-    assert clean(call("check", "--repair")).stdout == "all is well\n"
+    repaired = clean(call("check", "--repair"))
+    assert repaired.stdout == "all is well\n"
+    assert repaired.stderr == "catdb: 1 shards made anew from the catalog\n"
     save(here / "photos" / "new.png", 40)
     clean(call("build"), 3)
     assert clean(call("compact")).stdout.endswith(" shards written\n")
     assert "0 memberships wait" in clean(call("info")).stdout
+
+
+BACKUP = {
+    "path": str,
+    "images": int,
+    "shards": int,
+    "bytes": int,
+    "linked": int,
+    "seconds": float,
+    "damaged": [str],  # beyond the contract
+}
+
+
+def test_backup(here: Path) -> None:
+    words = clean(call("backup", "copies/monday")).stdout
+    count = len(list(Path(".catdb/shards").rglob("*.h5")))
+    assert words.startswith(f"{here}/copies/monday: 9 images, {count} shards, ") and words.endswith(" s)\n")
+    [found] = parsed(call("backup", "copies/tuesday", "--link", "--json"), BACKUP)
+    assert (found["path"], found["images"]) == (f"{here}/copies/tuesday", 9)
+    assert (found["shards"], found["linked"], found["damaged"]) == (count, count, [])
+    asked = ("search", "photos/3.png", "--exact", "--json")
+    expected = clean(call(*asked)).stdout
+    for copy in ("copies/monday", "copies/tuesday"):
+        assert clean(call("check", "--db", copy)).stdout == "all is well\n"
+        assert clean(call(*asked, "--db", copy)).stdout == expected
+        assert clean(call("build", "--db", copy), 3).stdout.startswith("0 added, 0 changed, 0 moved, 0 removed, 9 unch")
+    assert one_line(call("backup", "copies/monday")).endswith(
+        "/copies/monday: there is a database already; name a new folder for the backup"
+    )
+    assert one_line(call("backup", "photos")).endswith("other files in it; name a new folder for the backup")
+    assert "inside the database" in one_line(call("backup", ".catdb/copy"))
+    assert "there is no database here" in one_line(call("backup", "copies/x", "--db", "photos"))
+    assert sorted(os.listdir("copies")) == ["monday", "tuesday"]
+
+
+@pytest.mark.damaged
+def test_backup_of_a_damaged_shard_says_so(here: Path) -> None:
+    shard = next(Path(".catdb/shards").rglob("*.h5"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    done = clean(call("backup", "copy", "--json"))
+    name = shard.parent.name
+    assert done.stderr == (
+        f"catdb: the shard of {name} is damaged: made anew in the backup; run catdb check --repair here\n"
+    )
+    assert json.loads(done.stdout)["damaged"] == [name]
+    assert clean(call("check", "--db", "copy")).stdout == "all is well\n"
 
 
 def test_a_database_in_use_names_who_uses_it(here: Path) -> None:
@@ -556,6 +608,7 @@ def test_a_database_in_use_names_who_uses_it(here: Path) -> None:
         assert clean(call("search", "photos/1.png")).stdout  # readers do not wait
 
 
+@pytest.mark.damaged
 def test_what_is_no_database_is_one_line(here: Path) -> None:
     Path(".catdb/catalog.sqlite").write_bytes(b"rubbish" * 1000)
     for words in (["info"], ["search", "photos/1.png"], ["build", "photos"], ["check"]):

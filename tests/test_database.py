@@ -219,6 +219,7 @@ def test_an_empty_folder_and_a_half_made_database_will_do(tmp_path: Path, photos
             assert database.build(photos).added == 12
 
 
+@pytest.mark.damaged
 def test_what_is_no_catalog_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "catalog.sqlite").write_bytes(b"not SQLite at all" * 100)

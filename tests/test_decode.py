@@ -239,6 +239,43 @@ def test_bands_of_a_large_image_give_what_the_whole_gives(mode: str, monkeypatch
         np.testing.assert_array_equal(fit(image, SIZE)[0], whole)
 
 
+def test_one_column_of_fifty_megapixels_is_not_widened_as_it_is() -> None:
+    """Squashed along its rows first, it became 9 GB for these pixels, and 60 GB for those of a network."""
+    image = Image.new("L", (1, 50_000_000))
+    image.paste(255, (0, 25_000_000, 1, 50_000_000))
+    before = peak_megabytes()
+    pixels, width, height = fit(image, (40, 60))
+    assert (width, height) == (1, 50_000_000)
+    assert pixels[:19].max() == 0 and pixels[21:].min() >= 254
+    assert peak_megabytes() - before < 250
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "P"])
+def test_a_tall_image_is_nearly_what_it_would_be_otherwise(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(scene(3000, 20))
+    image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    wanted = fit(image, SIZE)[0]
+    monkeypatch.setattr(sys.modules["catdb.images.decode"], "_TALL", 1000)
+    assert apart(fit(image, SIZE)[0], wanted) <= 1
+    monkeypatch.setattr(sys.modules["catdb.images.decode"], "_BAND", 200)
+    assert apart(fit(image, SIZE)[0], wanted) <= 1
+
+
+def test_no_more_is_set_aside_than_a_file_holds() -> None:
+    asked = []
+
+    class Asked(io.BytesIO):
+        def read(self, count: int | None = -1) -> bytes:
+            asked.append(count)
+            return super().read(count)
+
+    data = encoded(scene(), "PNG")
+    huge = data[:33] + struct.pack(">I", 0x7FFFFFF0) + b"tEXt" + data[41:]
+    with pytest.raises(ImageUnreadable, match="truncated PNG"):
+        decode(Asked(huge), SIZE)
+    assert max(asked) <= len(huge)
+
+
 # Draft
 
 

@@ -413,6 +413,7 @@ def test_a_damaged_shard_is_read_from_the_catalog_and_said(
     assert open_db(backbone=instant).search(photos / "3.png").notes == ()
 
 
+@pytest.mark.damaged
 def test_a_catalog_without_memberships_ends_with_no_match(photos: Path, tmp_path: Path, instant: Instant) -> None:
     with Database(tmp_path / "db", backbone=instant) as database:
         database.build(photos)

@@ -249,6 +249,24 @@ def test_a_writer_signs_the_lock_and_takes_its_name_out(store: Store) -> None:
     assert lock.read_text() == ""
 
 
+def test_an_interrupt_at_the_end_keeps_no_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign = store._lock._sign
+
+    def interrupted(text: str) -> None:
+        if not text:
+            raise KeyboardInterrupt
+        sign(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._lock, "_sign", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fill(store, [1])
+    other = Store(store.path, wait=0.0)
+    fill(other, [2])
+    other.close()
+    fill(store, [3])
+
+
 def test_what_a_killed_writer_left_is_dropped_by_one_that_has_written_before(store: Store) -> None:
     fill(store, range(5))
     store.fold_all()

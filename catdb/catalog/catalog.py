@@ -23,6 +23,7 @@ from catdb.images import Stamp
 FORMAT = 1
 _APPLICATION = 0x63617464
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
+_STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
 
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -69,12 +70,12 @@ def clear_errors(path: str) -> Iterator[None]:
             raise DatabaseReadOnly(f"{path}: {text}; check who may write there") from error
         if "no such" not in text and "decode" not in text:
             raise StorageError(f"{path}: {text}") from error
-        raise DatabaseDamaged(f"{path}: {text}; restore it from a backup or build the database anew") from error
+        raise DatabaseDamaged(f"{path}: {text}; {RESTORE}") from error
     except (
         sqlite3.DatabaseError,
         UnicodeDecodeError,
     ) as error:  # the latter for a damaged name in SQLite's own message
-        raise DatabaseDamaged(f"{path}: {error}; restore it from a backup or build the database anew") from error
+        raise DatabaseDamaged(f"{path}: {error}; {RESTORE}") from error
 
 
 def below(root: int, path: bytes) -> tuple[str, tuple[Any, ...]]:
@@ -99,7 +100,7 @@ class _Meta(dict[str, Any]):
     """What the database is. One that does not know what it is, is damaged."""
 
     def __missing__(self, key: str) -> NoReturn:
-        raise DatabaseDamaged(f"the catalog does not hold its {key}; restore it from a backup, or build it anew")
+        raise DatabaseDamaged(f"the catalog does not hold its {key}; {RESTORE}")
 
 
 class Catalog:
@@ -182,8 +183,13 @@ class Catalog:
     def format(self) -> int:
         """Return the format's number, 0 for an empty catalog. DatabaseDamaged where it is none that we know."""
         with clear_errors(self.path):
-            if not self._one("SELECT count(*) FROM sqlite_schema"):
-                return 0
+            try:
+                if not self._one("SELECT count(*) FROM sqlite_schema"):
+                    return 0
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
+                    return 0  # its very making was cut off: only then is there another journal than the log
+                raise
             if self._one("PRAGMA application_id") != _APPLICATION:
                 raise DatabaseDamaged(f"{self.path}: an SQLite file, but not a catdb catalog; use another directory")
             found = int(self._one("PRAGMA user_version"))
@@ -236,6 +242,23 @@ class Catalog:
         if not self.is_ours:
             raise RuntimeError(f"{self.path}: this was begun before a fork; the new process begins its own")
 
+    def copy(self, path: str, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """Write the catalog as it is at this moment into a new file. ``progress`` is told (done, of) in pages.
+
+        It is copied inside one snapshot. So a writer is not held up (only the log cannot be written back meanwhile),
+        and however much is committed, SQLite has no reason to begin anew. Raises DatabaseBusy for a frozen catalog
+        that somebody with more rights changes meanwhile.
+        """
+        before = _stamp(self.path)
+        target = sqlite3.connect(path, isolation_level=None)
+        try:
+            with self.snapshot():
+                self.sql.backup(target, pages=_STEP, progress=lambda _, left, of: progress(of - left, of))
+        finally:
+            target.close()
+        if self.frozen and (_stamp(self.path) != before or _has_log(self.path)):
+            raise DatabaseBusy(f"{self.path}: another program writes to it; try again when it has finished")
+
     def _one(self, statement: str, *values: Any) -> Any:
         row = self.sql.execute(statement, values).fetchone()
         return row[0] if row else None
@@ -243,7 +266,11 @@ class Catalog:
     # --- what the database is -----------------------------------------------------------------------------------
 
     def meta(self) -> dict[str, Any]:
-        return _Meta(self.sql.execute("SELECT key, value FROM meta"))
+        """Return what the database is, by name. DatabaseDamaged where it does not know its vectors' dimension."""
+        found = _Meta(self.sql.execute("SELECT key, value FROM meta"))
+        if not isinstance(found["dimension"], int):
+            raise DatabaseDamaged(f"{self.path}: its dimension is no number; {RESTORE}")
+        return found
 
     def set_meta(self, key: str, value: Any) -> None:
         self.sql.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
@@ -252,7 +279,7 @@ class Catalog:
         """Return (id, name) by number."""
         rows = self.sql.execute("SELECT number, id, name FROM category ORDER BY number").fetchall()
         if [number for number, _, _ in rows] != list(range(len(rows))):
-            raise DatabaseDamaged(f"{self.path}: categories are missing; restore it from a backup or build it anew")
+            raise DatabaseDamaged(f"{self.path}: categories are missing; {RESTORE}")
         return [(id, name) for _, id, name in rows]
 
     def excludes(self) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from catdb.cli.options import as_json, building, database, open_database, path_type, running, waiting
-from catdb.cli.output import Bar, percent, report_troubles, say, show, summary
+from catdb.cli.output import Bar, notice, percent, report_troubles, say, show, summary
 from catdb.errors import CatdbError
 
 if TYPE_CHECKING:
@@ -265,8 +265,8 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
             say(f"catdb: {line}")
         for problem in found.problems:
             click.echo(f"{problem.kind}: {show(problem.where)}: {show(problem.detail)}")
-        left = "are left" if repair else "; catdb check --repair"
-        click.echo("all is well" if found.ok else f"{len(found.problems)} problems {left}".replace(" ;", ";"))
+        remedy = " are left" if repair else "; catdb check --repair"
+        click.echo("all is well" if found.ok else f"{len(found.problems):,} problems{remedy}")
     ctx.exit(0 if found.ok else FAILED)
 
 
@@ -278,6 +278,31 @@ def compact(db: str | None, wait: float) -> None:
     with open_database(db, wait=wait) as store, Bar() as bar:
         count = store.compact(progress=bar)
     click.echo(f"{count:,} shards written")
+
+
+@cli.command(short_help="Copy the database to a new folder.")
+@click.argument("target", metavar="DIR", type=path_type)
+@click.option("--link", is_flag=True, help="Link the shards instead of copying them: fast and small, same disk only.")
+@database
+@as_json
+def backup(target: str, link: bool, db: str | None, as_json: bool) -> None:
+    """Copy the database to DIR, which is new or empty (or what an interrupted backup left), also while it is written.
+
+    The copy is the database of one moment, verified, and becomes one only when it is whole. The images are not copied.
+    An existing backup is never replaced: make a new one beside it, then delete the old one.
+    """
+    with open_database(db, mode="r") as store, Bar() as bar:
+        done = store.backup(target, link=link, progress=bar)
+    for category in done.damaged:
+        notice(f"the shard of {category} is damaged: made anew in the backup; run catdb check --repair here")
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(done), "seconds": round(done.seconds, 3)}))
+        return
+    linked = f" ({done.linked:,} linked)" if done.linked else ""
+    click.echo(
+        f"{show(done.path)}: {done.images:,} images, {done.shards:,} shards{linked}, {done.bytes:,} bytes"
+        f" ({done.seconds:.1f} s)"
+    )
 
 
 @cli.command(short_help="Show it all on example images, or on your own.")

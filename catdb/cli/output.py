@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from catdb.query import Prediction, Result
     from catdb.reconcile import Progress, Report
 
+_UNITS = {"folding": " shards", "copying shards": " shards", "copying the catalog": " pages"}
 _LINES = 10.0  # seconds between two lines of progress where there is no terminal to draw a bar on
 
 
@@ -97,7 +98,8 @@ class Bar:
 
             self._close()
             self._step = progress.step
-            self._bar = tqdm(total=progress.total, desc=progress.step, unit=" images", leave=False, dynamic_ncols=True)
+            unit = _UNITS.get(progress.step, " images")
+            self._bar = tqdm(total=progress.total, desc=progress.step, unit=unit, leave=False, dynamic_ncols=True)
         if progress.failed:
             self._bar.set_postfix_str(f"{progress.failed} failed", refresh=False)
         self._bar.update(progress.done - self._bar.n)

@@ -3,13 +3,14 @@
     find ─▶ Found ─ fingerprint ─▶ Content ─ read ─▶ Picture          each of them, or a Failure
 
 A bad image is a value in the stream, never an exception; only a query's (:func:`decode`, :func:`fit`) raises
-:class:`catdb.errors.ImageUnreadable`. What draws is in ``sheet`` and ``scenes``. This package alone knows Pillow and
-pillow-heif.
+:class:`catdb.errors.ImageUnreadable`. A build decodes in processes of their own (:class:`Decoders`). What draws is in
+``sheet`` and ``scenes``. This package alone knows Pillow and pillow-heif.
 """
 
 from __future__ import annotations
 
 from catdb.images.decode import Picture, decode, fit, read
+from catdb.images.decoders import Decoders
 from catdb.images.find import (
     Content,
     Failure,
@@ -25,6 +26,7 @@ from catdb.images.find import (
 
 __all__ = [
     "Content",
+    "Decoders",
     "Failure",
     "Found",
     "Picture",

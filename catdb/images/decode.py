@@ -14,7 +14,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -53,6 +53,7 @@ _MEGABYTES = 512
 _SCANS = 200
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a JPEG's, but for those that stand amid pixels
 _BAND = 1 << 22
+_TALL = 1 << 26  # pixels to which rows may be widened before they are squashed
 _PAUSES = (0.2, 0.5, 1.0)
 _FRESH = 5.0
 _ORIENTATION = 0x0112
@@ -80,32 +81,47 @@ class Picture:
     pixels: Pixels
 
 
-class _Unfinished(ImageUnreadable):
+class Unfinished(ImageUnreadable):
     """Looks like an image, but is not whole: perhaps it is still being written."""
 
 
-class _Outside(ImageUnreadable):
+class Outside(ImageUnreadable):
     """The fault lies outside the file: the same bytes may well be readable tomorrow."""
 
 
 class _Nameless:
-    """A stream that can be read, and nothing more: no descriptor by which a C library could map the file."""
+    """A stream that can be read, and nothing more: no descriptor by which a C library could map the file.
+
+    Of what a damaged header asks for (a PNG's chunk of 2 GB) no more is set aside than there is.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+        self._read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+        self._length = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+
+    def read(self, count: int = -1, /) -> bytes:
+        return self._read(min(count, self._length) if count > 0 else count)
 
 
-def read(content: Content, size: tuple[int, int], *, wait: Callable[[float], None] = time.sleep) -> Picture | Failure:
+def read(
+    content: Content,
+    size: tuple[int, int],
+    decoder: Callable[[str, tuple[int, int]], tuple[Pixels, int, int]] | None = None,
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> Picture | Failure:
     """Decode a file that was fingerprinted, to ``size`` (height, width). Never raises for what is in the file.
 
-    One that is not whole and less than 5 s old is fingerprinted and tried again after each of three pauses
-    (``wait(seconds)``), so that the picture's own ``content`` may be newer than the one given.
+    ``decoder`` is what decodes a path, :func:`decode` in this process or :meth:`catdb.images.Decoders.decode` in
+    another. A file that is not whole and less than 5 s old is fingerprinted and tried again after each of three
+    pauses (``wait(seconds)``), so that the picture's own ``content`` may be newer than the one given.
     """
     pauses = iter(_PAUSES)
     while True:
         fault: ImageUnreadable | None = None
         try:
-            pixels, width, height = decode(content.path, size)
+            pixels, width, height = (decoder or decode)(content.path, size)
         except ImageUnreadable as error:
             fault = error
         now = _stamp(content.path)
@@ -114,8 +130,8 @@ def read(content: Content, size: tuple[int, int], *, wait: Callable[[float], Non
                 return Failure(content.path, "changed while it was being read")
             return Picture(content, width, height, pixels)
         pause = next(pauses, None)
-        if pause is None or not isinstance(fault, _Unfinished) or not _is_fresh(now):
-            lasting = now == content.stamp and not isinstance(fault, _Outside)
+        if pause is None or not isinstance(fault, Unfinished) or not _is_fresh(now):
+            lasting = now == content.stamp and not isinstance(fault, Outside)
             return Failure(content.path, str(fault), content.stamp if lasting else None)
         wait(pause)
         again = fingerprint(content.path)
@@ -140,7 +156,7 @@ def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int]) -> tuple
     except ImageUnreadable:
         raise
     except (OSError, ValueError) as error:
-        raise _Outside(explain(error)) from error
+        raise Outside(explain(error)) from error
 
 
 def fit(image: Image.Image | NDArray[np.uint8], size: tuple[int, int]) -> tuple[Pixels, int, int]:
@@ -199,11 +215,11 @@ def _identify(stream: BinaryIO, suffix: str) -> str:
     if kind is not None:
         return kind
     if not head:
-        raise _Unfinished("an empty file")
+        raise Unfinished("an empty file")
     if suffix in DRAWING_SUFFIXES:
         raise ImageUnreadable(f"vector drawings ({suffix}) are not supported: export as PNG")
     if not head.strip(b"\0"):
-        raise _Unfinished("not an image: it begins with zeros only")
+        raise Unfinished("not an image: it begins with zeros only")
     raise ImageUnreadable("not an image")
 
 
@@ -211,7 +227,7 @@ def _heif_reader() -> Callable[[_Nameless], ImageFile.ImageFile]:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        raise _Outside("HEIC needs an extra: pip install 'catdb[heic]'") from error
+        raise Outside("HEIC needs an extra: pip install 'catdb[heic]'") from error
     return cast("Callable[[_Nameless], ImageFile.ImageFile]", HeifImageFile)
 
 
@@ -258,7 +274,7 @@ def _fault(error: Exception, kind: str) -> ImageUnreadable:
     """Say what is wrong with a file by the exception that its reader raised."""
     name = _NAMES.get(kind, kind)
     if isinstance(error, OSError) and error.errno is not None:
-        return _Outside(explain(error))
+        return Outside(explain(error))
     if isinstance(error, Image.DecompressionBombError):  # a host program's own MAX_IMAGE_PIXELS, where it is lower
         return ImageUnreadable(f"too large: a {name} beyond the limit that this program has set for Pillow")
     if isinstance(error, MemoryError):
@@ -266,8 +282,8 @@ def _fault(error: Exception, kind: str) -> ImageUnreadable:
     detail = " ".join(str(error).split())
     # Running out of bytes has as many faces as there are readers; Pillow wraps some of them in a SyntaxError.
     if isinstance(error.__cause__ or error, _SHORT) or any(word in detail.lower() for word in _SHORT_WORDS):
-        return _Unfinished(f"truncated {name}: the file ends before the image does")
-    return _Unfinished(f"damaged {name}: {detail or type(error).__name__}")
+        return Unfinished(f"truncated {name}: the file ends before the image does")
+    return Unfinished(f"damaged {name}: {detail or type(error).__name__}")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -293,18 +309,31 @@ def _squash(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize to RGB, bilinear with antialiasing. A large image is converted and narrowed a band of rows at a time.
 
     Pillow resizes along the rows first and the columns then, so that bands give bit for bit what the whole would,
-    without a second and third copy of a large image.
+    without a second and third copy of a large image. One that is narrower than it is to be, and extremely tall, is
+    shortened first: widened, 50 megapixels of one column would be 60 GB.
     """
     extent = _extent(image)
     full_width, full_height = image.size
     rows = max(1, _BAND // full_width)
+    if full_width < width and width * full_height > _TALL:
+        step = max(1, full_height // (8 * height))
+        short = Image.new("RGB", (full_width, -(-full_height // step)))
+        for top, band in _bands(image, max(1, rows // step) * step):
+            short.paste(_rgb(band, extent).reduce((1, step)), (0, top // step))
+        box = (0, 0, full_width, full_height / step)
+        return short.resize((width, height), Image.Resampling.BILINEAR, box)
     if rows >= full_height:
         return _rgb(image, extent).resize((width, height), Image.Resampling.BILINEAR)
     narrow = Image.new("RGB", (width, full_height))
-    for top in range(0, full_height, rows):
-        band = _rgb(image.crop((0, top, full_width, min(top + rows, full_height))), extent)
-        narrow.paste(band.resize((width, band.height), Image.Resampling.BILINEAR), (0, top))
+    for top, band in _bands(image, rows):
+        narrow.paste(_rgb(band, extent).resize((width, band.height), Image.Resampling.BILINEAR), (0, top))
     return narrow.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _bands(image: Image.Image, rows: int) -> Iterator[tuple[int, Image.Image]]:
+    """Yield an image's bands of so many rows, each with the row where it begins."""
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _rgb(image: Image.Image, extent: tuple[float, float]) -> Image.Image:
@@ -328,8 +357,8 @@ def _extent(image: Image.Image) -> tuple[float, float]:
         return 0.0, 65535.0
     low, high = np.inf, -np.inf
     rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+    for _, band in _bands(image, rows):
+        values = np.asarray(band)
         values = values[np.isfinite(values)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))

@@ -1,0 +1,91 @@
+"""A process that decodes images for another: ``python -m catdb.images.worker MEGABYTES SECONDS``.
+
+Reads requests from stdin and answers on stdout, as :mod:`catdb.images.decoders` says, until stdin ends. Nothing that it
+does can reach the process that it works for but by these two pipes. It must stay small: it knows Pillow and numpy.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO
+
+from PIL import AvifImagePlugin
+
+from catdb.errors import ImageUnreadable
+from catdb.images.decode import Pixels, decode
+from catdb.images.decoders import ANSWER, FAULTS, OUT_OF_MEMORY, READY, REQUEST
+
+Decode = Callable[[str, tuple[int, int]], tuple[Pixels, int, int]]
+
+
+def main(megabytes: str = "2048", seconds: str = "60", *, decode: Decode = decode) -> int:
+    """Serve until stdin ends; return the exit code."""
+    requests = sys.stdin.buffer
+    answers = _own_stdout()
+    _confine(int(megabytes) << 20)
+    answers.write(READY)
+    answers.flush()
+    while head := requests.read(REQUEST.size):
+        length, *size = REQUEST.unpack(head)
+        path = os.fsdecode(requests.read(length))
+        _limit_time(float(seconds))
+        try:
+            pixels, width, height = decode(path, (size[0], size[1]))
+        except ImageUnreadable as error:
+            if isinstance(error.__cause__, MemoryError):
+                return OUT_OF_MEMORY
+            reason = str(error)[:1000].encode(errors="backslashreplace")
+            answers.write(ANSWER.pack(1 + FAULTS.index(type(error)), len(reason), 0) + reason)
+        except MemoryError:
+            return OUT_OF_MEMORY
+        else:
+            answers.write(ANSWER.pack(0, width, height))
+            answers.write(pixels.data.cast("B"))
+        _limit_time(0)
+        answers.flush()
+    return 0
+
+
+def _own_stdout() -> BinaryIO:
+    """Keep stdout for the answers, and let everyone else's go where stderr goes."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def _confine(memory: int) -> None:
+    """Bound what a hostile file can take, and be deaf to what is meant for the process that we work for."""
+    warnings.simplefilter("ignore")  # Pillow's, of metadata; the images are fine
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there is a worker for each core
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.options.DECODE_THREADS = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        import resource
+
+        for name in (signal.SIGALRM, signal.SIGPROF):  # that they end a process can have been inherited away
+            signal.signal(name, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
+            with suppress(ValueError, OSError):  # a stricter one is in force, or the system has none
+                resource.setrlimit(limit, (value, value))
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("500")  # when the machine's memory is short, better an image than whoever else would be chosen
+
+
+def _limit_time(seconds: float) -> None:
+    """From now on have the system end this process after so much computing, or ten times as long; 0: no longer."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
