@@ -11,8 +11,11 @@
    and its directory to the disk, and only then let the catalog point to it, in one commit. The old file is garbage
    from then on, and is unlinked when no snapshot can refer to it any more (GRACE seconds).
 3. *Read*: one snapshot of the catalog says which files, which waiting rows and which dead rows make up a category.
-   A file is checked by size and checksum once per process, before it is used. One that fails is not used: the
-   category's rows are taken from the catalog instead, with the same answers, and the snapshot says so.
+   A file is checked by size and checksum once per process, before it is used, and again when the file system knows of
+   a change. One that fails is not used: the category's rows are taken from the catalog instead, with the same answers,
+   and the snapshot says so (but not where the file was only replaced, and collected under an old snapshot). What a
+   process cannot notice is a bit that turns over on the disk, beneath the file system, after it has checked the file,
+   and that comes into memory when the page is read again: the next process to open the file finds it, and check().
 4. *Recover*: the first writer of a process, and every writer after one that died or failed half-way, first makes a
    commit and forces the directories to the disk, and then unlinks files that the catalog does not know. (The dead
    writer may have committed what it never forced; that must not be acted upon.) A name in a LOCK that nobody holds

@@ -169,6 +169,7 @@ def test_many_damaged_shards_are_one_note(tmp_path: Path) -> None:
         assert sum(len(block.rows) for block in snapshot.blocks(range(20))) == 20
         [note] = snapshot.notes
     assert note == "the shards of 20 categories are damaged: read from the catalog; run catdb check --repair"
+    assert repair(wide).rebuilt == 20
     wide.close()
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from conftest import Instant, save
 
 from catdb import Database
+from catdb.cli import cli
 from catdb.errors import StorageError
 from catdb.mounts import filesystem, is_remote
 
@@ -66,6 +68,22 @@ def test_no_database_is_made_on_a_network_file_system(
     assert os.listdir(tmp_path / "share") == []
     with Database(tmp_path / "db", backbone=instant) as database:  # the images may be there
         assert database.build(save(tmp_path / "share" / "a.png", 1).parent).added == 1
+
+
+def test_the_command_says_it_in_one_line(mounts: dict[str, str], tmp_path: Path, photos: Path) -> None:
+    mounts[str(tmp_path / "share")] = "nfs4"
+    (tmp_path / "share").mkdir()
+    build = ["build", str(photos), "--backbone", "classic", "--db"]
+    done = CliRunner().invoke(cli, [*build, str(tmp_path / "share" / "db")], prog_name="catdb")
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "on a network file system (nfs4), where a database is not safe: name a folder on a local" in done.stderr
+    assert os.listdir(tmp_path / "share") == []
+    assert CliRunner().invoke(cli, [*build, str(tmp_path / "db")], prog_name="catdb").exit_code == 0
+    mounts[str(tmp_path / "db")] = "cifs"
+    search = ["search", str(photos / "1.png"), "--db", str(tmp_path / "db"), "--json"]
+    done = CliRunner().invoke(cli, search, prog_name="catdb")
+    assert (done.exit_code, done.stderr.count("\n"), done.stdout.count("\n")) == (0, 1, 1)
+    assert "on a network file system (cifs): beside other machines it is not safe there" in done.stderr
 
 
 def test_one_that_is_there_already_opens_with_a_warning(
