@@ -3,7 +3,7 @@
     thread ─ bytes of the path, size ─▶ worker's stdin;   its stdout ─▶ pixels, or why there are none
 
 A worker is a small Python with Pillow and without any engine (:mod:`catdb.images.worker`). It confines itself: beyond
-MEGABYTES of memory, SECONDS of computing or ten times that by the clock for one image it ends, by the system's hand and
+MEGABYTES of memory, or SECONDS of computing or PATIENCE by the clock for one image, it ends, by the system's hand and
 not by its own good will, and also when nobody listens any more. So that nothing here waits with a deadline or watches
 over orphans: an answer comes, or the pipe ends, and the exit code says why.
 
@@ -38,6 +38,9 @@ MEGABYTES = 2048
 SECONDS = 60.0
 """Processor time for one image: as it is the processor's, a busy machine changes nothing. Large photographs take 5."""
 
+PATIENCE = 600.0
+"""Seconds for one image by the clock, which ends a wait for a disk that does not answer."""
+
 REQUEST = struct.Struct("<III")  # bytes of the path, which follows; height and width of the wanted pixels
 ANSWER = struct.Struct(
     "<III"
@@ -48,7 +51,7 @@ OUT_OF_MEMORY = 12  # a worker's exit code, because what it holds from earlier i
 
 _MODULE = "catdb.images.worker"
 _HOME = str(Path(__file__).resolve().parents[2])  # where this catdb lies
-_LATE = ("SIGPROF", "SIGALRM")  # of SECONDS, and of ten times as much
+_LATE = ("SIGPROF", "SIGALRM")  # of SECONDS, and of PATIENCE
 _LONGEST = 1 << 16  # a reason
 _PIPE = 1 << 20  # the most that Linux gives to anyone: the pixels of one image are then written at one go
 _ALONE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -161,7 +164,7 @@ class _Worker:
             raise DecoderFailed("images are decoded by a Python of their own: set sys.executable to one")
         places = os.pathsep.join([_HOME, *filter(None, sys.path)])
         # -P: never what lies in the current folder. A process group: what is typed at a terminal is for this process.
-        command = [sys.executable, "-P", "-m", _MODULE, str(MEGABYTES), str(SECONDS)]
+        command = [sys.executable, "-P", "-m", _MODULE, str(MEGABYTES), str(SECONDS), str(PATIENCE)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -241,7 +244,7 @@ def _obituary(end: str) -> ImageUnreadable:
     if end == "SIGPROF":
         return ImageUnreadable(f"damaged: takes more than {SECONDS:g} s to decode")
     if end == "SIGALRM":
-        return Outside(f"not decoded in {10 * SECONDS:g} s: the disk, or the machine, is too slow")
+        return Outside(f"not decoded in {PATIENCE:g} s: the disk, or the machine, is too slow")
     if end == f"exit code {OUT_OF_MEMORY}":
         return ImageUnreadable(f"damaged, or too large: takes more than {MEGABYTES:,} MB to decode")
     if end in ("SIGKILL", "SIGTERM"):  # by the system, when memory is short, or by someone

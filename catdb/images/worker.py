@@ -1,4 +1,4 @@
-"""A process that decodes images for another: ``python -m catdb.images.worker MEGABYTES SECONDS``.
+"""A process that decodes images for another: ``python -m catdb.images.worker MEGABYTES SECONDS PATIENCE``.
 
 Reads requests from stdin and answers on stdout, as :mod:`catdb.images.decoders` says, until stdin ends. Nothing that it
 does can reach the process that it works for but by these two pipes. It must stay small: it knows Pillow and numpy.
@@ -23,7 +23,7 @@ from catdb.images.decoders import ANSWER, FAULTS, OUT_OF_MEMORY, READY, REQUEST
 Decode = Callable[[str, tuple[int, int]], tuple[Pixels, int, int]]
 
 
-def main(megabytes: str = "2048", seconds: str = "60", *, decode: Decode = decode) -> int:
+def main(megabytes: str = "2048", seconds: str = "60", patience: str = "600", *, decode: Decode = decode) -> int:
     """Serve until stdin ends; return the exit code."""
     requests = sys.stdin.buffer
     answers = _own_stdout()
@@ -33,7 +33,7 @@ def main(megabytes: str = "2048", seconds: str = "60", *, decode: Decode = decod
     while head := requests.read(REQUEST.size):
         length, *size = REQUEST.unpack(head)
         path = os.fsdecode(requests.read(length))
-        _limit_time(float(seconds))
+        _limit_time(float(seconds), float(patience))
         try:
             pixels, width, height = decode(path, (size[0], size[1]))
         except ImageUnreadable as error:
@@ -46,7 +46,7 @@ def main(megabytes: str = "2048", seconds: str = "60", *, decode: Decode = decod
         else:
             answers.write(ANSWER.pack(0, width, height))
             answers.write(pixels.data.cast("B"))
-        _limit_time(0)
+        _limit_time(0, 0)
         answers.flush()
     return 0
 
@@ -80,11 +80,11 @@ def _confine(memory: int) -> None:
         score.write("500")  # when the machine's memory is short, better an image than whoever else would be chosen
 
 
-def _limit_time(seconds: float) -> None:
-    """From now on have the system end this process after so much computing, or ten times as long; 0: no longer."""
+def _limit_time(computing: float, clock: float) -> None:
+    """From now on have the system end this process after so many seconds of either; 0: no longer."""
     if sys.platform != "win32":
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+        signal.setitimer(signal.ITIMER_PROF, computing)
+        signal.setitimer(signal.ITIMER_REAL, clock)
 
 
 if __name__ == "__main__":
