@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,15 @@ from catdb.errors import (
     StorageError,
 )
 from catdb.images import Decoders, Failure
+from catdb.lock import Lock
 from catdb.mounts import filesystem, is_remote
 from catdb.query import Query, Reach, Result, answer, answer_vector
 from catdb.reconcile import Means, Progress, Report, reconcile, require
 from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
+
+if TYPE_CHECKING:
+    from catdb.watch import Notice, Watch
 
 _OWN = frozenset(
     ("LOCK", "catalog.sqlite", "catalog.sqlite-journal", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards")
@@ -73,6 +77,7 @@ class Info:
     created: float
     roots: tuple[RootInfo, ...]
     excludes: tuple[str, ...]
+    watcher: str | None  # the process that keeps it in step, if one does
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +235,7 @@ class Database:
                 ),
                 cache=backbones.cached(meta["backbone"], meta["weights_sha256"]),
                 excludes=tuple(catalog.excludes()),
+                watcher=Lock.of_watcher(self.path).holder(),
                 format=catalog.format(),
                 **{k: meta[k] for k in ("backbone", "weights_sha256", "engine", "precision", "dimension", "created")},
             )
@@ -322,6 +328,46 @@ class Database:
         self._create()
         with Decoders() as decoders:
             return reconcile(Means(self._store, self._engine, decoders, jobs, progress), targets, adding=True)
+
+    def watch(
+        self,
+        *folders: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        exclude: Iterable[str] = (),
+        include: Iterable[str] = (),
+        rescan: float = 600.0,
+        poll: bool = False,
+        alert: float | None = None,
+        jobs: int | None = None,
+        announce: Callable[[Notice], None] = lambda notice: None,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> Watch:
+        """Return a context manager that keeps the database in step with folders (none: all it knows) in a thread.
+
+        ``rescan``: seconds between two looks at everything, whatever events have told. ``poll``: do without events.
+        ``announce`` is told of each change, in that thread, when a search finds it; with ``alert`` (a similarity) also
+        of what a new image resembles. ``exclude``, ``include``, ``jobs`` and ``progress`` as in :meth:`build`.
+
+            with db.watch("Pictures") as watch:
+                watch.wait_idle(60)
+
+        Raises, before it begins, as :meth:`build` does; DatabaseBusy where another process watches the database.
+        """
+        from catdb.watch import Manner, Watch  # it takes watchdog, which nothing else needs
+
+        paths = _paths(folders) if folders else None
+        if not self._store.exists():
+            _require_paths(paths or ())
+        for path in paths or ():
+            if os.path.lexists(path) and not os.path.isdir(path):
+                raise PathNotFound(f"{path}: not a folder; name the folder it is in, or use build for single files")
+        self._create()
+        require(self._store, paths or ())
+        self._set_excludes(_globs(exclude), _globs(include))
+        self._say_removed(paths or ())
+        manner = Manner(rescan=rescan, poll=poll, alert=alert, jobs=jobs)
+        return Watch(
+            self._store, self._engine, paths, manner, announce=announce, notice=self._notice, progress=progress
+        )
 
     def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
         """Remove images, or all of a folder; return how many. The files stay, and stay out until they are added.

@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from catdb.errors import CatdbError, DatabaseBusy, DatabaseReadOnly, StorageError
 
+WATCH = "WATCH"
+
 
 class Lock:
     """The lock of a database directory. Threads may share it; each process has its own.
@@ -27,16 +29,36 @@ class Lock:
 
     _LOOK = 0.01  # seconds between two looks whether it is free
 
-    def __init__(self, folder: str, wait: float) -> None:
+    def __init__(self, folder: str, wait: float, *, name: str = "LOCK", doing: str = "writing") -> None:
         self.clean = False
         self._folder = folder
         self._wait = wait
-        self._path = os.path.join(folder, "LOCK")
+        self._doing = doing
+        self._path = os.path.join(folder, name)
         self._file = FileLock(self._path, fallback_to_soft=False)
         self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
         self._holding = False
         self._process = os.getpid()
         self._signed: tuple[int, int] | None = None  # the file that carries our name
+
+    @classmethod
+    def of_watcher(cls, folder: str) -> Lock:
+        """Return the lock that the one process holds that keeps a database in step, for as long as it does."""
+        lock = cls(folder, 0.0, name=WATCH, doing="watching")
+        lock.clean = True  # a watcher that dies leaves nothing for others to clear up
+        return lock
+
+    def holder(self) -> str | None:
+        """Return the name of the process that holds the lock, if one does. Writes nothing, and waits for nobody."""
+        if not self._text():
+            return None
+        try:
+            with self._file.acquire(timeout=0):
+                return None
+        except Timeout:
+            return self._text() or "another process"
+        except OSError:
+            return None  # nothing can be written here: nobody watches
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -82,7 +104,7 @@ class Lock:
             self._file.acquire(timeout=self._wait, poll_interval=self._LOOK)
         except Timeout:
             raise DatabaseBusy(
-                f"{self._folder}: {self._text() or 'another process'} is writing; try again when it has finished"
+                f"{self._folder}: {self._text() or 'another process'} is {self._doing}; try again when it has finished"
             ) from None
         except OSError as error:
             raise DatabaseReadOnly(f"{self._folder}: cannot lock it: {error.strerror or error}") from error

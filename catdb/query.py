@@ -116,6 +116,17 @@ def answer_vector(store: Store, vector: NDArray[np.floating[Any]], reach: Reach)
     return _nearest(store, None, _Point((values / length).astype(np.float16), ()), reach)
 
 
+def alike(store: Store, path: str, k: int = 3) -> list[Match]:
+    """Return the k images most like an indexed one (an absolute path), itself left out; none where it is not known."""
+    with store.snapshot() as snapshot:
+        place = Roots(snapshot.catalog.roots(), store.path).place(path)
+        image = snapshot.catalog.image_at(*place) if place else None
+        point = _point(snapshot, image.id) if image else None
+    if point is None:
+        return []
+    return [match for match in _nearest(store, path, point, Reach(k + 1)) if match.path != path][:k]
+
+
 def _answer(store: Store, engine: Engine, queries: Sequence[Query], reach: Reach) -> Iterator[Result | Failure]:
     points: list[Any] = [_look_up(store, engine, query) for query in queries]
     new = [place for place, point in enumerate(points) if isinstance(point, np.ndarray)]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import pytest
-from conftest import CATDB, run, save, unprivileged
 from faults.library import Call, Kind, NoCompiler, build, environment, read_log
 
 HERE = Path(__file__).parent
