@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import numpy as np
 import pytest
 from stock import CATEGORIES, META, answers, delete, fill, found_in, make, put, shards
 
+import catdb.store
 from catdb import shard
 from catdb.catalog import Catalog, Load
 from catdb.check import check, repair
@@ -148,6 +150,49 @@ def test_the_beginning_of_one_is_none_yet(tmp_path: Path) -> None:
             pass
     store.create(META, CATEGORIES)
     assert store.exists()
+    store.close()
+
+
+def test_one_whose_making_a_power_loss_cut_off_is_none_yet(tmp_path: Path) -> None:
+    """Its catalog has a journal that has to be rolled back, which only a writer can do."""
+    sql = sqlite3.connect(tmp_path / "being made", isolation_level=None)
+    sql.execute("PRAGMA cache_size=2")
+    sql.execute("BEGIN")
+    for number in range(20):
+        sql.execute(f"CREATE TABLE t{number}(x)")  # more than the cache holds: SQLite writes before the commit
+    (tmp_path / "db" / "shards").mkdir(parents=True)
+    for end in ("", "-journal"):
+        shutil.copy(tmp_path / f"being made{end}", tmp_path / "db" / f"catalog.sqlite{end}")
+    sql.close()
+    assert (tmp_path / "db" / "catalog.sqlite").stat().st_size
+    reader = Store(str(tmp_path / "db"), writable=False)
+    assert not reader.exists()
+    with pytest.raises(DatabaseNotFound, match="the beginning"), reader.snapshot():
+        pass
+    store = make(tmp_path / "db")
+    fill(store, [1])
+    assert answers(reader)[0] == [1]
+    assert check(store).problems == ()
+    store.close()
+    reader.close()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_names_of_a_new_database_are_on_the_disk_before_its_first_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    path = tmp_path / "new" / "newer" / "db"
+    if begun:  # by a process that died
+        path.mkdir(parents=True)
+    done: list[str] = []
+    force, commit = catdb.store._force_directory, Catalog.create
+    monkeypatch.setattr(catdb.store, "_force_directory", lambda folder: (done.append(folder), force(folder)))
+    monkeypatch.setattr(Catalog, "create", lambda *words: (done.append("commit"), commit(*words)))
+    store = Store(str(path))
+    store.create(META, CATEGORIES)
+    above = [str(folder) for folder in (path.parent, path.parent.parent, tmp_path)]
+    assert done[: len(above)] == above
+    assert set(above) <= set(done[: done.index("commit")])
     store.close()
 
 
