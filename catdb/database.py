@@ -35,7 +35,9 @@ from catdb.reconcile import Progress, Report, reconcile, require
 from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
-_OWN = frozenset(("LOCK", "shards", *("catalog.sqlite" + end for end in ("", "-journal", "-wal", "-shm"))))
+_OWN = frozenset(
+    ("LOCK", "catalog.sqlite", "catalog.sqlite-journal", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards")
+)
 
 
 @dataclass(frozen=True, slots=True)

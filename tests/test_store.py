@@ -253,10 +253,10 @@ def test_a_new_database_whose_entry_cannot_be_forced_is_made_by_the_next_try(
 ) -> None:
     with monkeypatch.context() as patch:
 
-        def fails(path: str) -> None:
+        def fails(file: int) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        patch.setattr("catdb.store._force_directory", fails)
+        patch.setattr(os, "fsync", fails)
         store = Store(str(tmp_path / "db"))
         with pytest.raises(StorageError, match="db: Input/output error; nothing is lost, run it again$"):
             store.create(META, CATEGORIES)
