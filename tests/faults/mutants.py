@@ -31,6 +31,22 @@ def no_directory_fsync() -> None:
     catdb.store.force_directory = lambda path: None
 
 
+def no_fsync_above_categories() -> None:
+    """The folder that holds those of the categories is not forced to the disk, and theirs are."""
+    force = catdb.store._force_directory
+
+    def others(path: str) -> None:
+        if os.path.basename(path) != "shards":
+            force(path)
+
+    catdb.store._force_directory = others
+
+
+def no_fsync_above_database() -> None:
+    """The names that lead to a new database are not forced to the disk."""
+    Store._force_names = lambda self: None  # type: ignore[method-assign]
+
+
 def synchronous_normal() -> None:
     """A commit returns before it is on the disk."""
     opened = Catalog.writer
@@ -73,6 +89,8 @@ def no_forcing_on_recovery() -> None:
 MUTANTS: dict[str, Callable[[], None]] = {
     "no file fsync": no_file_fsync,
     "no directory fsync": no_directory_fsync,
+    "no fsync of shards/": no_fsync_above_categories,
+    "no fsync above": no_fsync_above_database,
     "synchronous=NORMAL": synchronous_normal,
     "unlink before commit": unlink_before_commit,
     "no forcing on recovery": no_forcing_on_recovery,

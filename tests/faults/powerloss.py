@@ -27,7 +27,7 @@ _TORN = (0.0, 0.5)  # likewise, of a write that is not kept to be torn
 State = dict[str, bytes | None]  # what a directory holds below it, by path; None for a directory
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _File:
     durable: bytes = b""
     waiting: list[Record] = field(default_factory=list)  # writes and truncations since the last fsync

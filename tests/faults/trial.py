@@ -32,13 +32,14 @@ _FOLDED = 5  # every so many states, everything is folded as well: HDF5 takes as
 
 
 def record(folder: Path, library: Path, *mutants: str) -> Path:
-    """Have the workload recorded, by catdb or a mutant of it; return the log."""
-    top, log = folder / "top", folder / "log"
-    top.mkdir()
-    with _begin("faults.workload", top, *mutants, env=environment(library, dir=top, log=log)) as process:
-        process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"the workload ended with {process.returncode}")
+    """Have the workload recorded, by catdb or a mutant of it; return the log. What was left of it is ``folder/top``."""
+    log = folder / "log"
+    with tempfile.TemporaryDirectory(dir=scratch()) as top:
+        with _begin("faults.workload", top, *mutants, env=environment(library, dir=top, log=log)) as process:
+            process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"the workload ended with {process.returncode}")
+        shutil.copytree(top, folder / "top")
     return log
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from stock import CATEGORIES, META
 
+from catdb import Database
 from catdb.check import check
 from catdb.errors import DatabaseNotFound
 from catdb.search import nearest
@@ -33,6 +34,7 @@ def verify(directory: Path, contents: Sequence[Content | None], *, fold: bool = 
     problems += [f"the reader changed {x}" for x in after if after.get(x) != before.get(x, b"")]
     store = Store(str(directory), wait=5)
     if found is None:
+        Database(str(directory), backbone="classic")  # the beginning of a database is in nobody's way
         store.create(META, CATEGORIES)
         found = {}
     with store.writing() as catalog:

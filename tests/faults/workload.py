@@ -182,7 +182,7 @@ def _killed(operation: str, number: int, at: int, top: Path, faults: Faults) -> 
 def _last_fsync(operation: str, top: Path, faults: Faults) -> int:
     """Return which call of an operation is its last fsync, by doing it to a copy; to be called in a child."""
     faults.stop()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=top.parent) as folder:
         copy = Path(shutil.copytree(top, Path(folder, "copy")))
         writer = Writer(copy, faults)
         _begin(operation, 10 * 20, writer)
