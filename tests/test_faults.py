@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from conftest import CATDB, run, save, unprivileged
 from faults.library import Call, Kind, NoCompiler, build, environment, read_log
 
 HERE = Path(__file__).parent
