@@ -6,6 +6,7 @@ LOCK that nobody holds says that a writer died or failed half-way.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 from catdb.errors import CatdbError, DatabaseBusy, DatabaseReadOnly, StorageError
 
 WATCH = "WATCH"
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 
 class Lock:
@@ -107,7 +109,8 @@ class Lock:
                 f"{self._folder}: {self._text() or 'another process'} is {self._doing}; try again when it has finished"
             ) from None
         except OSError as error:
-            raise DatabaseReadOnly(f"{self._folder}: cannot lock it: {error.strerror or error}") from error
+            kind = StorageError if error.errno in _PASSING else DatabaseReadOnly
+            raise kind(f"{self._folder}: cannot lock it: {error.strerror or error}") from error
 
     def _sign(self, text: str) -> None:
         with open(self._path, "r+", encoding="utf-8", errors="backslashreplace") as file:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.library import NoCompiler, build
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -68,6 +69,17 @@ def data() -> Path:
             pytest.fail(f"{reason}, and this test must not be skipped here")
         pytest.skip(reason)
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The preloaded library that makes and records faults, compiled."""
+    try:
+        return build(tmp_path_factory.mktemp("faults"))
+    except NoCompiler as error:
+        if os.environ.get("CATDB_NO_SKIP"):
+            pytest.fail(f"{error}, and this test must not be skipped here")
+        pytest.skip(str(error))
 
 
 class Instant:

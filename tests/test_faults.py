@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CATDB, run, save, unprivileged
-from faults.library import Call, Kind, NoCompiler, build, environment, read_log
+from faults.library import Call, Kind, environment, read_log
 
 HERE = Path(__file__).parent
 PATHS = f"{HERE}{os.pathsep}{HERE.parent}"
@@ -27,17 +27,6 @@ SEED = int(os.environ.get("CATDB_SEED") or date.today().toordinal())
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the library that makes faults is for Linux")
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library, compiled."""
-    try:
-        return build(tmp_path_factory.mktemp("faults"))
-    except NoCompiler as error:
-        if os.environ.get("CATDB_NO_SKIP"):
-            pytest.fail(f"{error}, and this test must not be skipped here")
-        pytest.skip(str(error))
 
 
 @pytest.fixture

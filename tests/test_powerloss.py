@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.library import Call, NoCompiler, Record, build, read_log
+from faults.library import Call, Record, read_log
 from faults.mutants import MUTANTS
 from faults.powerloss import SECTOR, Disk, State, lay_out, losses
 from faults.trial import record, verdicts
@@ -173,16 +173,10 @@ def test_the_same_seed_gives_the_same_losses_wherever_one_begins() -> None:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def recorded(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Record the workload, of catdb or of a mutant, once; return the folder with its log and what it left, "top"."""
     if sys.platform != "linux":
         pytest.skip("the library that records is for Linux")
-    try:
-        library = build(tmp_path_factory.mktemp("library"))
-    except NoCompiler as error:
-        if os.environ.get("CATDB_NO_SKIP"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
     @cache
     def record_(*mutants: str) -> Path:

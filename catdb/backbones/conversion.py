@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from importlib.metadata import version
 from catdb.backbones.table import GRAPH, Network
 from catdb.backbones.weights import Weights
 from catdb.checksum import checksum_of
+from catdb.child import command, environment
 from catdb.errors import EngineFailed, WeightsInvalid
 
 MODEL = "model.xml"
@@ -90,8 +90,8 @@ def converted(network: Network, weights: Weights, notice: Callable[[str], None])
 
 def _convert(network: Network, weights: Weights, target: str) -> None:
     """Run the conversion in a process of its own: TensorFlow's memory goes with it."""
-    command = [sys.executable, "-m", "catdb.backbones.convert", network.name, weights.path, target]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    words = command("catdb.backbones.convert", network.name, weights.path, target)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, errors="replace")
     if done.returncode == INVALID:
         raise WeightsInvalid(done.stdout.strip())
     if done.returncode:

@@ -21,13 +21,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import BinaryIO, cast
 
 import numpy as np
 
+from catdb.child import command, environment
 from catdb.errors import DecoderFailed, ImageUnreadable
 from catdb.images.decode import Outside, Pixels, Unfinished
 from catdb.images.find import explain
@@ -50,7 +50,6 @@ READY = b"catdb decodes\n"
 OUT_OF_MEMORY = 12  # a worker's exit code, because what it holds from earlier images may have been too much
 
 _MODULE = "catdb.images.worker"
-_HOME = str(Path(__file__).resolve().parents[2])  # where this catdb lies
 _LATE = ("SIGPROF", "SIGALRM")  # of SECONDS, and of PATIENCE
 _LONGEST = 1 << 16  # a reason
 _PIPE = 1 << 20  # the most that Linux gives to anyone: the pixels of one image are then written at one go
@@ -162,18 +161,15 @@ class _Worker:
         """Start it, without waiting until it is ready."""
         if getattr(sys, "frozen", False) or not sys.executable:
             raise DecoderFailed("images are decoded by a Python of their own: set sys.executable to one")
-        places = os.pathsep.join([_HOME, *filter(None, sys.path)])
-        # -P: never what lies in the current folder. A process group: what is typed at a terminal is for this process.
-        command = [sys.executable, "-P", "-m", _MODULE, str(MEGABYTES), str(SECONDS), str(PATIENCE)]
         try:
             self._process = subprocess.Popen(
-                command,
+                command(_MODULE, str(MEGABYTES), str(SECONDS), str(PATIENCE)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # C libraries write there what they think of a file
                 bufsize=0,
-                env={**os.environ, **_ALONE, "PYTHONPATH": places},
-                process_group=0,
+                env=environment(**_ALONE),
+                process_group=0,  # what is typed at a terminal is for this process alone
             )
         except OSError as error:
             raise DecoderFailed(

@@ -33,13 +33,13 @@ def no_directory_fsync() -> None:
 
 def no_fsync_above_categories() -> None:
     """The folder that holds those of the categories is not forced to the disk, and theirs are."""
-    force = catdb.store._force_directory
+    force = catdb.store.force_directory
 
     def others(path: str) -> None:
         if os.path.basename(path) != "shards":
             force(path)
 
-    catdb.store._force_directory = others
+    catdb.store.force_directory = others
 
 
 def no_fsync_above_database() -> None:
@@ -80,7 +80,7 @@ def no_forcing_on_recovery() -> None:
     def recover(self: Store, catalog: Catalog) -> None:
         for leftover in self.leftovers(catalog):
             os.unlink(leftover)
-        self._recovered = True
+        self._lock.clean = True
         self.collect(catalog)
 
     Store._recover = recover  # type: ignore[method-assign]
