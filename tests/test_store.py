@@ -162,8 +162,8 @@ def test_the_names_of_a_new_database_are_on_the_disk_before_its_first_commit(
     if begun:  # by a process that died
         path.mkdir(parents=True)
     done: list[str] = []
-    force, commit = catdb.store._force_directory, Catalog.create
-    monkeypatch.setattr(catdb.store, "_force_directory", lambda folder: (done.append(folder), force(folder)))
+    force, commit = catdb.store.force_directory, Catalog.create
+    monkeypatch.setattr(catdb.store, "force_directory", lambda folder: (done.append(folder), force(folder)))
     monkeypatch.setattr(Catalog, "create", lambda *words: (done.append("commit"), commit(*words)))
     store = Store(str(path))
     store.create(META, CATEGORIES)
