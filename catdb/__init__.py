@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from catdb.check import Check
     from catdb.database import Database, Info
     from catdb.images import Failure
-    from catdb.query import Match, Prediction, Result
     from catdb.ingest import Event
+    from catdb.query import Match, Prediction, Result
     from catdb.reconcile import Progress, Report
     from catdb.watch import Notice, Watch
 
