@@ -10,6 +10,8 @@
         db.build("Pictures")
         for match in db.search("query.jpg"):
             print(match.similarity, match.path)
+        with db.watch("Pictures", announce=print) as watch:  # in a thread, until the block is left
+            watch.wait_idle()
 
 Importing this package loads no heavy library: the names below are imported when they are first used.
 """
@@ -43,20 +45,25 @@ if TYPE_CHECKING:
     from catdb.check import Check
     from catdb.database import Database, Info
     from catdb.images import Failure
+    from catdb.ingest import Event
     from catdb.query import Match, Prediction, Result
     from catdb.reconcile import Progress, Report
+    from catdb.watch import Notice, Watch
 
 _LAZY = {
     "Backup": "catdb.backup",
     "Check": "catdb.check",
     "Database": "catdb.database",
+    "Event": "catdb.ingest",
     "Failure": "catdb.images",
     "Info": "catdb.database",
     "Match": "catdb.query",
+    "Notice": "catdb.watch",
     "Prediction": "catdb.query",
     "Progress": "catdb.reconcile",
     "Report": "catdb.reconcile",
     "Result": "catdb.query",
+    "Watch": "catdb.watch",
 }
 
 __all__ = [
@@ -74,16 +81,19 @@ __all__ = [
     "DecoderFailed",
     "EngineDrifted",
     "EngineFailed",
+    "Event",
     "Failure",
     "ImageUnreadable",
     "Info",
     "Match",
+    "Notice",
     "PathNotFound",
     "Prediction",
     "Progress",
     "Report",
     "Result",
     "StorageError",
+    "Watch",
     "WeightsInvalid",
     "WeightsNotFound",
 ]

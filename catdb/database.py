@@ -334,6 +334,7 @@ class Database:
         *folders: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         exclude: Iterable[str] = (),
         include: Iterable[str] = (),
+        prune: bool = False,
         rescan: float = 600.0,
         poll: bool = False,
         alert: float | None = None,
@@ -345,7 +346,8 @@ class Database:
 
         ``rescan``: seconds between two looks at everything, whatever events have told. ``poll``: do without events.
         ``announce`` is told of each change, in that thread, when a search finds it; with ``alert`` (a similarity) also
-        of what a new image resembles. ``exclude``, ``include``, ``jobs`` and ``progress`` as in :meth:`build`.
+        of what a new image resembles. ``prune``: at the first look. ``exclude``, ``include``, ``jobs`` and ``progress``
+        as in :meth:`build`.
 
             with db.watch("Pictures") as watch:
                 watch.wait_idle(60)
@@ -364,7 +366,7 @@ class Database:
         require(self._store, paths or ())
         self._set_excludes(_globs(exclude), _globs(include))
         self._say_removed(paths or ())
-        manner = Manner(rescan=rescan, poll=poll, alert=alert, jobs=jobs)
+        manner = Manner(rescan=rescan, poll=poll, alert=alert, jobs=jobs, prune=prune)
         return Watch(
             self._store, self._engine, paths, manner, announce=announce, notice=self._notice, progress=progress
         )

@@ -18,6 +18,9 @@ from filelock import FileLock, Timeout
 
 from catdb.errors import CatdbError, DatabaseBusy, DatabaseReadOnly, StorageError
 
+if sys.platform != "win32":
+    import fcntl
+
 WATCH = "WATCH"
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
 
@@ -46,21 +49,31 @@ class Lock:
     @classmethod
     def of_watcher(cls, folder: str) -> Lock:
         """Return the lock that the one process holds that keeps a database in step, for as long as it does."""
-        lock = cls(folder, 0.0, name=WATCH, doing="watching")
+        lock = cls(folder, 1.0, name=WATCH, doing="watching")  # whoever asks for the holder is in the way for a moment
         lock.clean = True  # a watcher that dies leaves nothing for others to clear up
         return lock
 
     def holder(self) -> str | None:
         """Return the name of the process that holds the lock, if one does. Writes nothing, and waits for nobody."""
-        if not self._text():
-            return None
+        name = self._text()
         try:
-            with self._file.acquire(timeout=0):
-                return None
-        except Timeout:
-            return self._text() or "another process"
+            return name if name and self._is_held() else None
         except OSError:
-            return None  # nothing can be written here: nobody watches
+            return None  # taken away meanwhile
+
+    def _is_held(self) -> bool:
+        if sys.platform == "win32":
+            try:
+                with self._file.acquire(timeout=0):
+                    return False
+            except Timeout:
+                return True
+        with open(self._path, "rb") as file:
+            try:  # shared: it needs no right to write, and two who ask do not take each other for the holder
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from catdb.reconcile import Report
 
 FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
-_WRITING = ("build", "add", "compact", "demo")
+_WRITING = ("build", "add", "compact", "demo", "watch")
 
 
 class _Commands(click.Group):
@@ -93,6 +94,39 @@ def build(
         with Bar() as bar:
             report = store.build(*folders, progress=bar, **options)
     _finish(ctx, report, as_json)
+
+
+@cli.command(short_help="Keep the database in step with folders, until interrupted.")
+@click.argument("folders", nargs=-1, type=path_type)
+@database
+@building
+@click.option(
+    "--rescan",
+    metavar="MINUTES",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    help="Look through everything this often, whatever events tell [10].",
+)
+@click.option("--poll", is_flag=True, help="Do without file events: look through everything every few seconds.")
+@click.option(
+    "--alert",
+    metavar="SIMILARITY",
+    type=click.FloatRange(0, 1),
+    help="Say of a new image which others it resembles at least so much.",
+)
+@running
+@waiting
+@click.option("--json", "as_json", is_flag=True, help="Print each change as a line of JSON on stdout as well.")
+@click.pass_context
+def watch(ctx: click.Context, /, folders: tuple[str, ...], db: str | None, as_json: bool, **options: Any) -> None:
+    """Build, then keep the database in step with FOLDERS (none: all it knows) until interrupted.
+
+    Any number of processes may search it meanwhile, and add and remove beside it.
+    """
+    from catdb.cli.watching import Signals, keep_in_step
+
+    with Signals() as signals:
+        ctx.exit(keep_in_step(signals, folders, db, as_json=as_json, **options))
 
 
 @cli.command(short_help="Find the images nearest to an image.")
@@ -205,11 +239,20 @@ def info(db: str | None, as_json: bool) -> None:
     if found.weights_sha256:
         click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
     click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")
+    click.echo(f"watched by {show(found.watcher)}" if found.watcher else "not watched")
     for root in found.roots:
         kind = "" if root.whole else " (single files only)"
-        click.echo(f"{'online ' if root.online else 'offline'}  {root.images:>8,} images  {show(root.path)}{kind}")
+        state = "online " if root.online else "offline"
+        click.echo(f"{state}  {_when(root.reconciled):<30}  {root.images:>8,} images  {show(root.path)}{kind}")
     for glob in found.excludes:
         click.echo(f"excluded: {show(glob)}")
+
+
+def _when(reconciled: float | None) -> str:
+    """Say when a folder was last looked through, in local time."""
+    if reconciled is None:
+        return "never reconciled"
+    return f"reconciled {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(reconciled))}"
 
 
 @cli.command(short_help="List the categories, or the images in one.")

@@ -87,7 +87,7 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close()
 
     def __call__(self, progress: Progress) -> None:
         if sys.stderr is None or not sys.stderr.isatty():
@@ -96,7 +96,7 @@ class Bar:
         if progress.step != self._step or self._bar is None:
             from tqdm import tqdm
 
-            self._close()
+            self.close()
             self._step = progress.step
             unit = _UNITS.get(progress.step, " images")
             self._bar = tqdm(total=progress.total, desc=progress.step, unit=unit, leave=False, dynamic_ncols=True)
@@ -110,7 +110,7 @@ class Bar:
             of = f" of {progress.total:,}" if progress.total is not None else ""
             say(f"{progress.step} {progress.done:,}{of}, {progress.failed:,} failed")
 
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None

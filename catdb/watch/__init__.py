@@ -91,7 +91,8 @@ class Watch:
         done = self._follower.wait_idle(timeout)
         self._raise()
         if not done:
-            raise TimeoutError(f"not in step with its folders after {timeout:g} s")
+            when = "before the watch ended" if timeout is None else f"after {timeout:g} s"
+            raise TimeoutError(f"not in step with its folders {when}")
 
     def _run(self) -> None:
         try:

@@ -45,7 +45,8 @@ class Manner:
 
     ``rescan``: between two looks at everything. ``poll``: do without events. ``every``: between two looks at a folder
     without events. ``alert``: the similarity from which a new image is announced with what it resembles. ``quiet``,
-    ``cap``: how long a change is left to settle, and how long at most while others follow it.
+    ``cap``: how long a change is left to settle, and how long at most while others follow it. ``prune``: the first look
+    at a folder that is away drops its images.
     """
 
     rescan: float = 600.0
@@ -55,6 +56,7 @@ class Manner:
     jobs: int | None = None
     quiet: float = 0.2
     cap: float = 2.0
+    prune: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Follower:
         self._known: dict[str, _Folder] = {}
         self._whole: set[str] = set()  # paths to be looked at now
         self._open: set[str] = set()  # likewise, where somebody may still be writing
+        self._pruned: set[str] = set()  # folders that have been pruned as was asked for
         self._later: dict[str, float] = {}  # those that were left for later, and until when
         self._look_at = self._not_before = 0.0
         self._said = ""
@@ -281,7 +284,9 @@ class Follower:
     def _rescan(self, path: str, folder: _Folder) -> None:
         start = time.monotonic()
         whole = self._is_whole(path)
-        report = reconcile(self._means, [path]) if whole else refresh(self._means, [path])
+        prune = self._manner.prune and path not in self._pruned
+        report = reconcile(self._means, [path], prune=prune) if whole else refresh(self._means, [path])
+        self._pruned.add(path)
         took = time.monotonic() - start
         folder.due = start + took + max(self._manner.rescan if folder.heard else self._manner.every, _SHARE * took)
         self._after(report)
