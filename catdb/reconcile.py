@@ -198,7 +198,7 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
         if reason:
             run.failed += [Failure(top, reason)] if run.adding else []
             continue
-        for found in _look(run.store, roots, root, top, excludes):
+        for found in _look(run, roots, root, top, excludes):
             path = os.fsencode(found.path)[len(os.fsencode(roots.folder(root)).rstrip(b"/")) + 1 :]
             if isinstance(found, Unlisted):
                 survey.unlisted(root, path)
@@ -236,13 +236,15 @@ def _left_out(roots: Roots, root: int, below: bytes, excludes: Sequence[str]) ->
     return None
 
 
-def _look(store: Store, roots: Roots, root: int, top: str, excludes: Sequence[str]) -> Iterator[Found | Failure]:
+def _look(run: _Run, roots: Roots, root: int, top: str, excludes: Sequence[str]) -> Iterator[Found | Failure]:
     """Yield the candidates at and below a path of a root; of a root that is not whole only the files known of it."""
-    if roots.get(root).whole or top != roots.folder(root):
+    whole = roots.get(root).whole
+    if whole or top != roots.folder(root):
         if os.path.lexists(top):
-            yield from find(top, excludes=excludes, skip=[store.path], base=roots.folder(root))
+            named = not (run.partial and whole)
+            yield from find(top, excludes=excludes, skip=[run.store.path], base=roots.folder(root), named=named)
         return
-    with store.snapshot() as snapshot:
+    with run.store.snapshot() as snapshot:
         known = snapshot.catalog.paths_of(root)
     for path in known:
         if os.path.lexists(roots.path(root, path)) and not excluded(os.fsdecode(path), excludes):

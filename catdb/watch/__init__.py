@@ -88,10 +88,13 @@ class Watch:
 
         Raises TimeoutError after so many seconds, and whatever has ended the watch.
         """
-        done = self._follower.wait_idle(timeout)
-        self._raise()
-        if not done:
-            raise TimeoutError(f"not in step with its folders after {timeout:g} s")
+        if self._follower.wait_idle(timeout):
+            return
+        if self._follower.ended and self._thread:
+            self._thread.join()  # so that it has said why
+            self._raise()
+            raise RuntimeError("the watch has ended")
+        raise TimeoutError(f"not in step with its folders after {timeout:g} s")
 
     def _run(self) -> None:
         try:

@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -35,6 +34,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 _CLOSES = sys.platform == "linux"  # only inotify says when a file that was written to is closed
+_PATIENCE = 4.0  # seconds after which a heartbeat that was not heard means that there are no more events
 _KINDS: list[type[FileSystemEvent]] = [
     *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
@@ -94,7 +94,7 @@ class Events:
 
         ``skip``: a folder of which nothing is told, the database itself.
         """
-        self._skip = skip
+        self._skip = os.path.join(os.path.realpath(skip), "") if skip is not None else None
         self._queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None] = SimpleQueue()
         self._whole, self._open, self._gone = _Bucket(quiet, cap), _Bucket(quiet, cap), _Bucket(5 * quiet, 5 * cap)
         self._watches: dict[str, ObservedWatch] = {}
@@ -102,6 +102,7 @@ class Events:
         self._lost = _Lost()
         self._pulse: tempfile.TemporaryDirectory[str] | None = None
         self._beat = self._heard = 0
+        self._beaten = 0.0
 
     def watch(self, folder: str) -> None:
         """Watch a folder and everything below it. OSError where the system refuses, wholly or in part."""
@@ -140,26 +141,32 @@ class Events:
             logging.getLogger("watchdog").addHandler(self._lost)
             # All events: only so does a file that was moved in differ from one that has just been opened.
             options: dict[str, Any] = {"generate_full_events": True} if _CLOSES else {}
-            observer = Observer(**options)
-            observer.start()
-            self._observer = observer
-            self._pulse = tempfile.TemporaryDirectory(prefix="catdb-watch-")
-            self._beat = self._heard = 0
-            observer.schedule(_Beats(self), self._pulse.name, event_filter=_KINDS)
+            try:
+                self._observer = Observer(**options)
+                self._observer.start()
+                self._pulse = tempfile.TemporaryDirectory(prefix="catdb-watch-")
+                self._beat = self._heard = 0
+                self._observer.schedule(_Beats(self), self._pulse.name, event_filter=_KINDS)
+            except OSError:  # a watch without a heartbeat is none
+                self.close()
+                raise
         return self._observer
 
     def heartbeat(self) -> bool:
-        """Say whether events still come in: whether the file that the last call made was reported since."""
+        """Say whether events still come in: whether the file that the last call made is reported before long."""
         if self._observer is None or self._pulse is None:
             return True
-        alive = self._observer.is_alive() and self._heard >= self._beat
-        if alive:
-            self._beat += 1
-            with open(os.path.join(self._pulse.name, str(self._beat)), "w"):
-                pass
-            with suppress(OSError):
-                os.unlink(os.path.join(self._pulse.name, str(self._beat - 1)))
-        return alive
+        if self._heard < self._beat or not self._observer.is_alive():
+            return self._observer.is_alive() and time.monotonic() - self._beaten < _PATIENCE
+        try:
+            with open(os.path.join(self._pulse.name, str(self._beat + 1)), "w"):
+                self._beat, self._beaten = self._beat + 1, time.monotonic()
+            os.unlink(os.path.join(self._pulse.name, str(self._beat - 1)))
+        except FileNotFoundError:
+            return os.path.isdir(self._pulse.name)
+        except OSError:
+            pass  # a full disk says nothing of events
+        return True
 
     def wake(self) -> None:
         """Have :meth:`changes` return soon."""
@@ -187,13 +194,14 @@ class Events:
 
     def _sort(self, real: str, folder: str, event: FileSystemEvent) -> None:
         """Put what an event says where it belongs."""
-        source, target = (_seen(os.fsdecode(path), real, folder) for path in (event.src_path, event.dest_path))
+        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path))
+        source, target = ("" if self._is_skipped(path) else _seen(path, real, folder) for path in paths)
         if isinstance(event, FileMovedEvent | DirMovedEvent):
             if source:
                 (self._whole if target else self._gone).add(source)
             if target:
                 (self._open if event.is_directory else self._whole).add(target)
-        elif not source or self._is_skipped(source):
+        elif not source:
             pass
         elif isinstance(event, FileDeletedEvent | DirDeletedEvent):
             self._gone.add(source)
@@ -203,7 +211,7 @@ class Events:
             self._open.add(source)
 
     def _is_skipped(self, path: str) -> bool:
-        return self._skip is not None and (path == self._skip or path.startswith(os.path.join(self._skip, "")))
+        return self._skip is not None and os.path.join(path, "").startswith(self._skip)
 
     def close(self) -> None:
         """Stop watching."""

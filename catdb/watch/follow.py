@@ -13,9 +13,18 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from catdb.catalog import is_forgotten
-from catdb.errors import CatdbError, DatabaseBusy, DatabaseNotFound, DatabaseReadOnly, DecoderFailed, StorageError
+from catdb.errors import (
+    CatdbError,
+    DatabaseBusy,
+    DatabaseNotFound,
+    DatabaseReadOnly,
+    DecoderFailed,
+    PathNotFound,
+    StorageError,
+)
 from catdb.ingest import Event
 from catdb.mounts import filesystem, is_remote
 from catdb.query import alike
@@ -27,7 +36,7 @@ _LOOK = 5.0  # seconds between two looks whether folders are there and events co
 _SETTLE = 2.0  # seconds for which a file must be still where no event says that it was closed
 _MANY = 1000  # paths, from which looking through their folders is cheaper than at each of them
 _SHARE = 20  # looking through everything takes at most one part in so many of the time
-_MAY_PASS = (DatabaseBusy, DatabaseReadOnly, DecoderFailed, StorageError)
+_MAY_PASS = (DatabaseBusy, DatabaseReadOnly, DecoderFailed, PathNotFound, StorageError)
 _AGAIN = 10.0  # seconds until what may pass is tried again; 1 where it is only another writer
 _LIMITS = {
     errno.ENOSPC: "; for more of them: sysctl fs.inotify.max_user_watches=1048576",
@@ -37,6 +46,8 @@ _WORDS = {
     errno.ENOSPC: "the system's watches are used up",
     errno.EMFILE: "the system's or this process's event queues are used up",
 }
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +104,21 @@ class Follower:
         """``folders``: absolute paths, None for whatever the database knows. ``notice`` is told what people should."""
         self._store, self._folders, self._manner = means.store, folders, manner
         self._means = replace(means, jobs=manner.jobs, progress=self._step, announce=self._tell, settle=_SETTLE)
-        self._progress, self._announce, self._notice = means.progress, announce, notice
+        self._progress, self._announce, self._notice = (
+            self._outward(means.progress),
+            self._outward(announce),
+            self._outward(notice),
+        )
         self._events = Events(quiet=manner.quiet, cap=manner.cap, skip=means.store.path)
         self._known: dict[str, _Folder] = {}
         self._whole: set[str] = set()  # paths to be looked at now
         self._open: set[str] = set()  # likewise, where somebody may still be writing
         self._later: dict[str, float] = {}  # those that were left for later, and until when
-        self._look_at = self._not_before = 0.0
-        self._said = ""
+        self._look_at = self._not_before = self._put_off = 0.0
+        self._said = ""  # the trouble that was told of last
+        self._told: set[str] = set()  # what is told once
+        self._failed: dict[str, str | None] = {}  # why files could not be read, so that each is told once
+        self._theirs: BaseException | None = None  # what a function of the caller's raised
         self._stop, self._ended = threading.Event(), threading.Event()
         self._turn = threading.Condition()
         self._asked = self._begun = self._answered = 0
@@ -120,6 +138,11 @@ class Follower:
             self._events.wake()
             self._turn.wait_for(lambda: self._answered >= mine or self._ended.is_set(), timeout)
             return self._answered >= mine
+
+    @property
+    def ended(self) -> bool:
+        """Whether :meth:`run` has come to its end."""
+        return self._ended.is_set()
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -147,16 +170,16 @@ class Follower:
         with self._turn:
             asked = self._asked
         if asked > self._begun:
-            self._begun, self._look_at = asked, 0.0
+            self._begun, self._look_at, self._not_before = asked, 0.0, 0.0
             self._look_everywhere()
+            self._put_off = float("inf")
 
     def _answer(self) -> None:
-        busy = self._whole or self._open or self._later or self._events.pending()
-        if (
-            self._answered < self._begun
-            and not busy
-            and not any(f.due <= time.monotonic() for f in self._known.values())
-        ):
+        """Let those go on who wait, once everything was looked through since they asked, and what that put off too."""
+        if self._answered >= self._begun or any(f.due <= time.monotonic() for f in self._known.values()):
+            return
+        self._put_off = min(self._put_off, time.monotonic() + _SETTLE)
+        if not self._whole and not self._open and all(until > self._put_off for until in self._later.values()):
             with self._turn:
                 self._answered = self._begun
                 self._turn.notify_all()
@@ -177,6 +200,18 @@ class Follower:
     def _look_everywhere(self) -> None:
         for folder in self._known.values():
             folder.due = 0.0
+
+    def _outward(self, function: Callable[[T], None]) -> Callable[[T], None]:
+        """Wrap a function of the caller's, whose errors are not ours to try again."""
+
+        def call(what: T) -> None:
+            try:
+                function(what)
+            except BaseException as error:
+                self._theirs = error
+                raise
+
+        return call
 
     def _step(self, progress: Progress) -> None:
         if self._stop.is_set():
@@ -249,7 +284,7 @@ class Follower:
         try:
             self._work()
         except (CatdbError, OSError) as error:
-            if isinstance(error, CatdbError) and not isinstance(error, _MAY_PASS):
+            if error is self._theirs or (isinstance(error, CatdbError) and not isinstance(error, _MAY_PASS)):
                 raise
             wait = 1.0 if isinstance(error, DatabaseBusy) else _AGAIN
             if str(error) != self._said:
@@ -273,6 +308,8 @@ class Follower:
             return
         if self._whole:
             self._after(refresh(replace(self._means, settle=0.0), self._whole))
+            for path in self._whole:
+                self._later.pop(path, None)
             self._whole = set()
         if self._open:
             self._after(refresh(self._means, self._open))
@@ -281,7 +318,9 @@ class Follower:
     def _rescan(self, path: str, folder: _Folder) -> None:
         start = time.monotonic()
         whole = self._is_whole(path)
-        report = reconcile(self._means, [path]) if whole else refresh(self._means, [path])
+        # A folder inside a root that is not there has no claim to be known; refresh asks for none.
+        named = whole and os.path.isdir(path)
+        report = reconcile(self._means, [path]) if named else refresh(self._means, [path])
         took = time.monotonic() - start
         folder.due = start + took + max(self._manner.rescan if folder.heard else self._manner.every, _SHARE * took)
         self._after(report)
@@ -304,6 +343,12 @@ class Follower:
 
     def _tell(self, event: Event) -> None:
         """Announce a change, and with a new image what it resembles."""
+        if event.kind != "failed":
+            self._failed.pop(event.path, None)
+        elif self._failed.get(event.path) == event.reason:
+            return  # a folder that is closed, say: it is tried every time, and told of once
+        else:
+            self._failed[event.path] = event.reason
         resembles: tuple[tuple[str, float], ...] = ()
         if self._manner.alert is not None and event.kind in ("added", "changed"):
             matches = alike(self._store, event.path)
