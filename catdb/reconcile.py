@@ -279,9 +279,6 @@ def _settled(run: _Run, todos: Iterable[Todo], roots: Roots) -> Iterator[Todo]:
 
 def _drop_gone(run: _Run, survey: Survey, roots: Roots) -> None:
     """Delete the images whose files are gone, unless their root seems to be away."""
-    if run.unsettled:  # one of those may be what a file that is gone has become
-        run.unsettled += [roots.path(root, path) for _, root, path in survey.gone()]
-        return
     missing: Counter[int] = Counter()
     with run.store.snapshot() as snapshot:
         for image, root, path in survey.gone():
@@ -292,9 +289,14 @@ def _drop_gone(run: _Run, survey: Survey, roots: Roots) -> None:
         root for root, count in missing.items() if not run.prune and _seems_away(run, roots, root, count, sizes[root])
     }
     page: list[tuple[int, int, bytes]] = []
+    settled = not run.unsettled  # else one of those may be what a file that is gone has become
     for gone in survey.gone():
-        if gone[1] not in away:
+        if gone[1] in away:
+            continue
+        if settled:
             page.append(gone)
+        else:
+            run.unsettled.append(roots.path(gone[1], gone[2]))
         if len(page) >= 1000:
             _drop(run, roots, page)
             page.clear()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -146,7 +147,7 @@ class Events:
                 self._observer.start()
                 self._pulse = tempfile.TemporaryDirectory(prefix="catdb-watch-")
                 self._beat = self._heard = 0
-                self._observer.schedule(_Beats(self), self._pulse.name, event_filter=_KINDS)
+                self._observer.schedule(_Beats(self), self._pulse.name, recursive=True, event_filter=_KINDS)
             except OSError:  # a watch without a heartbeat is none
                 self.close()
                 raise
@@ -159,9 +160,11 @@ class Events:
         if self._heard < self._beat or not self._observer.is_alive():
             return self._observer.is_alive() and time.monotonic() - self._beaten < _PATIENCE
         try:
-            with open(os.path.join(self._pulse.name, str(self._beat + 1)), "w"):
+            # In a new folder, for which there has to be a watch left: else others may have gone without one, too.
+            os.mkdir(folder := os.path.join(self._pulse.name, f"beat {self._beat + 1}"))
+            with open(os.path.join(folder, str(self._beat + 1)), "w"):
                 self._beat, self._beaten = self._beat + 1, time.monotonic()
-            os.unlink(os.path.join(self._pulse.name, str(self._beat - 1)))
+            shutil.rmtree(os.path.join(self._pulse.name, f"beat {self._beat - 1}"), ignore_errors=True)
         except FileNotFoundError:
             return os.path.isdir(self._pulse.name)
         except OSError:

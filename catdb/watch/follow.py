@@ -87,7 +87,6 @@ class _Folder:
     identity: tuple[int, int] | None = None
     heard: bool = False  # events tell of it
     due: float = 0.0  # when to look through it next, by the monotonic clock
-    away: bool = False  # its images were kept though their files are missing, which has been said
 
 
 class Follower:
@@ -117,6 +116,7 @@ class Follower:
         self._look_at = self._not_before = self._put_off = 0.0
         self._said = ""  # the trouble that was told of last
         self._told: set[str] = set()  # what is told once
+        self._away: set[str] = set()  # roots whose images are kept though their files are missing, which was told
         self._failed: dict[str, str | None] = {}  # why files could not be read, so that each is told once
         self._theirs: BaseException | None = None  # what a function of the caller's raised
         self._stop, self._ended = threading.Event(), threading.Event()
@@ -228,7 +228,7 @@ class Follower:
         if not self._events.heartbeat():
             self._notice("no more file events came in: beginning to listen anew")
             self._events.close()
-            self._known = {path: _Folder(away=folder.away) for path, folder in self._known.items()}
+            self._known = {path: _Folder() for path in self._known}
         paths, heard = self._followed(), self._events.watched()
         for path in self._known.keys() - paths:
             self._events.unwatch(path)
@@ -238,8 +238,7 @@ class Follower:
             folder = self._known.get(path)
             if folder is None or identity != folder.identity or (folder.heard and path not in heard):
                 self._events.unwatch(path)
-                heard_now = identity is not None and self._listen(path, folder is None)
-                self._known[path] = _Folder(identity, heard_now, away=bool(folder and folder.away))
+                self._known[path] = _Folder(identity, identity is not None and self._listen(path))
 
     def _followed(self) -> Collection[str]:
         """Return the folders to be followed; of those of which only single files are known, too, if all are."""
@@ -249,7 +248,7 @@ class Follower:
             roots = Roots(snapshot.catalog.roots(), self._store.path)
             return [roots.folder(r.id) for r in roots.all if not is_forgotten(snapshot.catalog.removed(r.id))]
 
-    def _listen(self, path: str, first: bool) -> bool:
+    def _listen(self, path: str) -> bool:
         """Have events tell of a folder; say whether they will, and to people why they will not."""
         if self._manner.poll or not self._is_whole(path):
             return False
@@ -264,8 +263,10 @@ class Follower:
                 remedy = _LIMITS.get(error.errno or 0, "")
             else:
                 return True
-        if first:
-            self._notice(f"{path}: {reason}: it is looked through every {self._manner.every:g} s instead{remedy}")
+        line = f"{path}: {reason}: it is looked through every {self._manner.every:g} s instead{remedy}"
+        if line not in self._told:
+            self._told.add(line)
+            self._notice(line)
         return False
 
     def _is_whole(self, path: str) -> bool:
@@ -294,11 +295,10 @@ class Follower:
             self._said = ""
 
     def _work(self) -> None:
-        for path, folder in list(self._known.items()):
-            if folder.due <= time.monotonic():
-                self._rescan(path, folder)
         now = time.monotonic()
-        ripe = {path for path, until in self._later.items() if until <= now}
+        if any(folder.due <= now for folder in self._known.values()):
+            self._rescan(now)
+        ripe = {path for path, until in self._later.items() if until <= time.monotonic()}
         self._open |= ripe
         for path in ripe:
             del self._later[path]
@@ -306,6 +306,10 @@ class Follower:
             self._look_everywhere()
             self._whole, self._open = set(), set()
             return
+        if self._later:  # one of those may be what a file that is gone has become
+            gone = {path for path in self._whole if not os.path.lexists(path)}
+            self._later = {**dict.fromkeys(gone, max(self._later.values())), **self._later}
+            self._whole -= gone
         if self._whole:
             self._after(refresh(replace(self._means, settle=0.0), self._whole))
             for path in self._whole:
@@ -315,27 +319,38 @@ class Follower:
             self._after(refresh(self._means, self._open))
             self._open = set()
 
-    def _rescan(self, path: str, folder: _Folder) -> None:
+    def _rescan(self, now: float) -> None:
+        """Look through the folders that are due, in one go: so a file is followed from one to another.
+
+        Those without events go together, whichever is due.
+        """
+        polled = any(not folder.heard and folder.due <= now for folder in self._known.values())
+        due = {p: f for p, f in self._known.items() if f.due <= now or (polled and not f.heard)}
+        # Neither single files nor a folder inside a root that is not there can be named; refresh needs no name.
+        named = [path for path in due if self._is_whole(path) and os.path.isdir(path)]
+        others = due.keys() - set(named)
         start = time.monotonic()
-        whole = self._is_whole(path)
-        # A folder inside a root that is not there has no claim to be known; refresh asks for none.
-        named = whole and os.path.isdir(path)
-        report = reconcile(self._means, [path]) if named else refresh(self._means, [path])
+        reports = [reconcile(self._means, named)] if named else []
+        reports += [refresh(self._means, others)] if others else []
         took = time.monotonic() - start
-        folder.due = start + took + max(self._manner.rescan if folder.heard else self._manner.every, _SHARE * took)
-        self._after(report)
-        if folder.away and path not in {kept.path for kept in report.kept}:
-            folder.away = False
-            self._notice(f"{path} is back")
+        for folder in due.values():
+            usual = self._manner.rescan if folder.heard else self._manner.every
+            folder.due = start + took + max(usual, _SHARE * took)
+        for report in reports:
+            self._after(report)
+        for away in self._away - {kept.path for report in reports for kept in report.kept}:
+            if any(path == away or path.startswith(os.path.join(away, "")) for path in due):
+                self._away.remove(away)
+                self._notice(f"{away} is back")
 
     def _after(self, report: Report) -> None:
         """Remember what is to be looked at again, and say of which folders images were kept."""
         until = time.monotonic() + _SETTLE
-        self._later.update(dict.fromkeys(report.unsettled, until))
+        for path in report.unsettled:
+            self._later.setdefault(path, until)  # what waits already waits no longer for being seen again
         for kept in report.kept:
-            folder = self._known.get(kept.path)
-            if folder and not folder.away:
-                folder.away = True
+            if kept.path not in self._away:
+                self._away.add(kept.path)
                 self._notice(
                     f"{kept.path} is away: its {kept.images:,} missing images are kept and can be searched still;"
                     " catdb build --prune drops them"
