@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 import pytest
-from conftest import Instant, child, picture, save, unprivileged
+from conftest import Instant, child, save, unprivileged
 from numpy.typing import NDArray
 
 import catdb.watch
@@ -299,7 +299,7 @@ def test_the_same_content_under_two_paths(
         assert instant.passes == 13
         one.unlink()
         assert s.settled() == events(("removed", one))
-        assert s.database.search(picture(100), k=1)[0].path == str(two)
+        assert s.database.search(two, k=1)[0].path == str(two)
         two.rename(one)
         assert s.settled() == events(("moved", one, two))
         assert instant.passes == 13
@@ -680,7 +680,10 @@ def test_a_disk_that_is_unmounted_and_mounted_again(
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (errno.ENOSPC, "the system's watches are used up: it is looked through every 0.3 s instead; for more of them: "),
+        (
+            errno.ENOSPC,
+            "the system's watches are used up: it is looked through every 0.3 s instead; for more of them: ",
+        ),
         (errno.EMFILE, "the system's or this process's event queues are used up: it is looked through every 0.3 s"),
     ],
 )
@@ -705,6 +708,7 @@ def test_a_system_that_runs_out_of_watches_later_is_polled(
     """watchdog passes over a new folder for which there is no watch left, and says nothing."""
     monkeypatch.setattr(changes, "_PATIENCE", 0.5)
     with watching(scene(), photos) as s:
+
         def refuse(self: object, *words: object) -> None:
             raise OSError(errno.ENOSPC, "used up")
 
@@ -723,9 +727,7 @@ def test_a_network_file_system_is_polled(
     with watching(scene(), photos) as s:
         new = save(photos / "new.png", 100)
         assert s.told.next() == Event("added", str(new))
-        assert s.lines == [
-            f"{photos}: there are no file events on nfs4: it is looked through every 0.3 s instead"
-        ]
+        assert s.lines == [f"{photos}: there are no file events on nfs4: it is looked through every 0.3 s instead"]
 
 
 # --- events that are lost -------------------------------------------------------------------------------------------

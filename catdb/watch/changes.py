@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -47,16 +48,18 @@ _KINDS: list[type[FileSystemEvent]] = [
 class Changes:
     """Paths that changed, as they are seen from the folders that are watched.
 
-    ``whole``: files that nobody is writing to any more, or that are gone. ``open``: files that may still be written
-    to, and folders that appeared with who knows what in them. ``lost``: there were more events, so look everywhere.
+    ``whole``: files that nobody is writing to any more. ``open``: files that may still be written to, and folders that
+    appeared with who knows what in them. ``gone``: what is not there any more. ``lost``: there were more events, so
+    look everywhere.
     """
 
     whole: frozenset[str] = frozenset()
     open: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     lost: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.whole or self.open or self.lost)
+        return bool(self.whole or self.open or self.gone or self.lost)
 
 
 @dataclass
@@ -142,6 +145,8 @@ class Events:
             logging.getLogger("watchdog").addHandler(self._lost)
             # All events: only so does a file that was moved in differ from one that has just been opened.
             options: dict[str, Any] = {"generate_full_events": True} if _CLOSES else {}
+            # Of a folder that went to another one and came back, which does no harm.
+            warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
             try:
                 self._observer = Observer(**options)
                 self._observer.start()
@@ -189,7 +194,7 @@ class Events:
                 self._sort(*event)
                 if time.monotonic() < until:
                     continue
-            return Changes(self._whole.take() | self._gone.take(), self._open.take(), self._lost.take())
+            return Changes(self._whole.take(), self._open.take(), self._gone.take(), self._lost.take())
 
     def pending(self) -> bool:
         """Say whether something was heard of that has not settled."""
@@ -201,7 +206,7 @@ class Events:
         source, target = ("" if self._is_skipped(path) else _seen(path, real, folder) for path in paths)
         if isinstance(event, FileMovedEvent | DirMovedEvent):
             if source:
-                (self._whole if target else self._gone).add(source)
+                self._gone.add(source)
             if target:
                 (self._open if event.is_directory else self._whole).add(target)
         elif not source:

@@ -112,6 +112,7 @@ class Follower:
         self._known: dict[str, _Folder] = {}
         self._whole: set[str] = set()  # paths to be looked at now
         self._open: set[str] = set()  # likewise, where somebody may still be writing
+        self._gone: set[str] = set()  # likewise, where something was
         self._later: dict[str, float] = {}  # those that were left for later, and until when
         self._look_at = self._not_before = self._put_off = 0.0
         self._said = ""  # the trouble that was told of last
@@ -179,7 +180,8 @@ class Follower:
         if self._answered >= self._begun or any(f.due <= time.monotonic() for f in self._known.values()):
             return
         self._put_off = min(self._put_off, time.monotonic() + _SETTLE)
-        if not self._whole and not self._open and all(until > self._put_off for until in self._later.values()):
+        work = self._whole or self._open or self._gone
+        if not work and all(until > self._put_off for until in self._later.values()):
             with self._turn:
                 self._answered = self._begun
                 self._turn.notify_all()
@@ -187,13 +189,14 @@ class Follower:
     def _until(self) -> float:
         """Return when there is something to do if no change is heard of."""
         work = min([*(folder.due for folder in self._known.values()), *self._later.values(), float("inf")])
-        if self._whole or self._open:
+        if self._whole or self._open or self._gone:
             work = 0.0
         return min(self._look_at, max(work, self._not_before))
 
     def _hear(self, changes: Changes) -> None:
         self._whole |= changes.whole
         self._open |= changes.open
+        self._gone |= changes.gone
         if changes.lost:
             self._look_everywhere()
 
@@ -299,25 +302,26 @@ class Follower:
         if any(folder.due <= now for folder in self._known.values()):
             self._rescan(now)
         ripe = {path for path, until in self._later.items() if until <= time.monotonic()}
-        self._open |= ripe
         for path in ripe:
             del self._later[path]
-        if len(self._whole) + len(self._open) > _MANY:
+            (self._open if os.path.lexists(path) else self._gone).add(path)
+        if len(self._whole) + len(self._open) + len(self._gone) > _MANY:
             self._look_everywhere()
-            self._whole, self._open = set(), set()
+            self._whole, self._open, self._gone = set(), set(), set()
             return
-        if self._later:  # one of those may be what a file that is gone has become
-            gone = {path for path in self._whole if not os.path.lexists(path)}
-            self._later = {**dict.fromkeys(gone, max(self._later.values())), **self._later}
-            self._whole -= gone
         if self._whole:
-            self._after(refresh(replace(self._means, settle=0.0), self._whole))
+            self._after(refresh(replace(self._means, settle=0.0), self._whole, keeping=True))
             for path in self._whole:
                 self._later.pop(path, None)
             self._whole = set()
         if self._open:
-            self._after(refresh(self._means, self._open))
+            self._after(refresh(self._means, self._open, keeping=True))
             self._open = set()
+        if self._gone and self._later:  # one of those may be what a file that is gone has become
+            self._later = {**dict.fromkeys(self._gone, max(self._later.values())), **self._later}
+        elif self._gone:
+            self._after(refresh(self._means, self._gone))
+        self._gone = set()
 
     def _rescan(self, now: float) -> None:
         """Look through the folders that are due, in one go: so a file is followed from one to another.
@@ -336,12 +340,12 @@ class Follower:
         for folder in due.values():
             usual = self._manner.rescan if folder.heard else self._manner.every
             folder.due = start + took + max(usual, _SHARE * took)
-        for report in reports:
-            self._after(report)
         for away in self._away - {kept.path for report in reports for kept in report.kept}:
-            if any(path == away or path.startswith(os.path.join(away, "")) for path in due):
+            if any(_is_within(path, away) for path in due):
                 self._away.remove(away)
                 self._notice(f"{away} is back")
+        for report in reports:
+            self._after(report)
 
     def _after(self, report: Report) -> None:
         """Remember what is to be looked at again, and say of which folders images were kept."""
@@ -349,6 +353,9 @@ class Follower:
         for path in report.unsettled:
             self._later.setdefault(path, until)  # what waits already waits no longer for being seen again
         for kept in report.kept:
+            for path, folder in self._known.items():
+                if _is_within(path, kept.path):  # only a look at all of it can tell that it is back
+                    folder.due = min(folder.due, time.monotonic() + self._manner.every)
             if kept.path not in self._away:
                 self._away.add(kept.path)
                 self._notice(
@@ -369,6 +376,10 @@ class Follower:
             matches = alike(self._store, event.path)
             resembles = tuple((m.path, m.similarity) for m in matches if m.similarity >= self._manner.alert)
         self._announce(Notice(event, resembles))
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))
 
 
 def _identity(path: str) -> tuple[int, int] | None:
