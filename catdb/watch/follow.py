@@ -352,10 +352,11 @@ class Follower:
         until = time.monotonic() + _SETTLE
         for path in report.unsettled:
             self._later.setdefault(path, until)  # what waits already waits no longer for being seen again
+        soon = time.monotonic() + max(self._manner.every, _SHARE * report.seconds)
         for kept in report.kept:
             for path, folder in self._known.items():
                 if _is_within(path, kept.path):  # only a look at all of it can tell that it is back
-                    folder.due = min(folder.due, time.monotonic() + self._manner.every)
+                    folder.due = min(folder.due, soon)
             if kept.path not in self._away:
                 self._away.add(kept.path)
                 self._notice(
