@@ -330,16 +330,16 @@ except OSError as error:
 events.close()
 print(threading.active_count())
 """
-    done = in_a_namespace(limit, script, tmp_path / "watched")
+    command = in_a_namespace(limit, script, tmp_path / "watched")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     expected = "EMFILE" if "instances" in limit else "ENOSPC"
     assert (done.stdout, done.stderr) == (f"{expected} [] True True\n1\n", "")
 
 
-def in_a_namespace(limit: str, script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a script where the system has few watches; skip where that cannot be arranged."""
+def in_a_namespace(limit: str, script: str, *words: str | Path) -> list[str]:
+    """Return the command that runs a script where the system has few watches; skip where there is no such place."""
     name, _, value = limit.partition("=")
     command = f'echo {value} > /proc/sys/user/{name} && exec "$0" -c "$@"'
-    words = ("unshare", "-Ur", "sh", "-c", command, sys.executable, script, *words)
     try:
         trial = subprocess.run(["unshare", "-Ur", "sh", "-c", f"echo 9 > /proc/sys/user/{name}"], capture_output=True)
     except FileNotFoundError:
@@ -349,7 +349,7 @@ def in_a_namespace(limit: str, script: str, *words: str | Path) -> subprocess.Co
         if os.environ.get("CATDB_NO_SKIP"):
             pytest.fail(f"{reason}, and this test must not be skipped here")
         pytest.skip(reason)
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=60)
+    return ["unshare", "-Ur", "sh", "-c", command, sys.executable, script, *map(str, words)]
 
 
 def test_nothing_is_left_running(folder: Path) -> None:

@@ -320,11 +320,12 @@ class Follower:
         if self._open:
             self._after(refresh(self._means, self._open, keeping=True))
             self._open = set()
-        if self._gone and self._later:  # one of those may be what a file that is gone has become
-            self._later = {**dict.fromkeys(self._gone, max(self._later.values())), **self._later}
-        elif self._gone:
+        if self._later:  # one of those may be what a file that is gone has become, so that it waits for them, once
+            self._later = {**dict.fromkeys(self._gone - ripe, max(self._later.values())), **self._later}
+            self._gone &= ripe
+        if self._gone:
             self._after(refresh(self._means, self._gone))
-        self._gone = set()
+            self._gone = set()
 
     def _rescan(self, now: float) -> None:
         """Look through the folders that are due, in one go: so a file is followed from one to another.
@@ -356,10 +357,11 @@ class Follower:
         until = time.monotonic() + _SETTLE
         for path in report.unsettled:
             self._later.setdefault(path, until)  # what waits already waits no longer for being seen again
+        soon = time.monotonic() + max(self._manner.every, _SHARE * report.seconds)
         for kept in report.kept:
             for path, folder in self._known.items():
                 if _is_within(path, kept.path):  # only a look at all of it can tell that it is back
-                    folder.due = min(folder.due, time.monotonic() + self._manner.every)
+                    folder.due = min(folder.due, soon)
             if kept.path not in self._away:
                 self._away.add(kept.path)
                 self._notice(
