@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -97,6 +98,7 @@ class Events:
         self._skip = skip
         self._queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None] = SimpleQueue()
         self._whole, self._open, self._gone = _Bucket(quiet, cap), _Bucket(quiet, cap), _Bucket(5 * quiet, 5 * cap)
+        self._fresh = _Bucket(5 * quiet, 5 * cap)  # files that appeared, until they are closed, which some never are
         self._watches: dict[str, ObservedWatch] = {}
         self._observer: BaseObserver | None = None
         self._lost = _Lost()
@@ -138,6 +140,8 @@ class Events:
     def _started(self) -> BaseObserver:
         if self._observer is None:
             logging.getLogger("watchdog").addHandler(self._lost)
+            # A folder moved from one that is watched to another makes watchdog warn of itself, and go on well.
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
             # All events: only so does a file that was moved in differ from one that has just been opened.
             options: dict[str, Any] = {"generate_full_events": True} if _CLOSES else {}
             observer = Observer(**options)
@@ -168,7 +172,7 @@ class Events:
     def changes(self, timeout: float) -> Changes:
         """Wait for changes to settle, at most ``timeout`` seconds, and return them; without any, after a wake() too."""
         end = time.monotonic() + timeout
-        buckets = (self._whole, self._open, self._gone)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
         while True:
             until = min(end, *(bucket.due() for bucket in buckets))
             try:
@@ -179,11 +183,13 @@ class Events:
                 self._sort(*event)
                 if time.monotonic() < until:
                     continue
-            return Changes(self._whole.take() | self._gone.take(), self._open.take(), self._lost.take())
+            whole, open_ = self._whole.take() | self._gone.take(), self._open.take() | self._fresh.take()
+            return Changes(whole, open_, self._lost.take())
 
     def pending(self) -> bool:
         """Say whether something was heard of that has not settled."""
-        return bool(self._queue.qsize() or self._whole.paths or self._open.paths or self._gone.paths)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
+        return bool(self._queue.qsize() or any(bucket.paths for bucket in buckets))
 
     def _sort(self, real: str, folder: str, event: FileSystemEvent) -> None:
         """Put what an event says where it belongs."""
@@ -199,8 +205,11 @@ class Events:
             self._gone.add(source)
         elif isinstance(event, FileClosedEvent):
             self._whole.add(source)
+            self._fresh.paths.discard(source)
         elif event.is_directory or not _CLOSES or _is_complete(source):
             self._open.add(source)
+        else:
+            self._fresh.add(source)
 
     def _is_skipped(self, path: str) -> bool:
         return self._skip is not None and (path == self._skip or path.startswith(os.path.join(self._skip, "")))

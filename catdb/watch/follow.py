@@ -295,6 +295,9 @@ class Follower:
         self._later.update(dict.fromkeys(report.unsettled, until))
         for kept in report.kept:
             folder = self._known.get(kept.path)
+            if folder:  # only a look at all of it tells that it is back
+                soon = time.monotonic() + max(self._manner.every, _SHARE * report.seconds)
+                folder.due = min(folder.due, soon)
             if folder and not folder.away:
                 folder.away = True
                 self._notice(
