@@ -226,10 +226,13 @@ def indexed(db: Database) -> dict[str, tuple[bytes, NDArray[np.float16] | None]]
 
 
 def differences(db: Database, tops: list[Path]) -> list[str]:
-    """Say in what the index differs from the folders: which paths there are, and what is known of each content."""
+    """Say in what the index differs from the folders: which paths there are, and what is known of each content.
+
+    An image under a link that leads nowhere is kept, as one that is out of reach for a while: it may be known or not.
+    """
     truth, index = held(tops), indexed(db)
     wrong = [f"{path}: missing" for path in truth.keys() - index.keys()]
-    wrong += [f"{path}: not an image, or not there" for path in index.keys() - truth.keys()]
+    wrong += [f"{path}: not an image, or not there" for path in index.keys() - truth.keys() if not os.path.islink(path)]
     for path in truth.keys() & index.keys():
         known, features = index[path]
         if known != digest(BytesIO(truth[path])):
