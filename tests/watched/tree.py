@@ -231,8 +231,9 @@ def differences(db: Database, tops: list[Path]) -> list[str]:
     An image under a link that leads nowhere is kept, as one that is out of reach for a while: it may be known or not.
     """
     truth, index = held(tops), indexed(db)
+    lost = {path for path in index if os.path.islink(path) and not os.path.exists(path)}
     wrong = [f"{path}: missing" for path in truth.keys() - index.keys()]
-    wrong += [f"{path}: not an image, or not there" for path in index.keys() - truth.keys() if not os.path.islink(path)]
+    wrong += [f"{path}: not an image, or not there" for path in index.keys() - truth.keys() if path not in lost]
     for path in truth.keys() & index.keys():
         known, features = index[path]
         if known != digest(BytesIO(truth[path])):
