@@ -129,12 +129,16 @@ def refresh(means: Means, paths: Iterable[str]) -> Report:
 
 def _other_names(catalog: Catalog, roots: Roots, places: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """Return where else the files at these places are known, as other names of them or as links: no event tells."""
-    inodes: set[int] = set()
+    known: set[int] = set()
+    new: set[int] = set()
     for place in places:
-        inodes.update(catalog.inodes_below(*place))
+        known.update(catalog.inodes_below(*place))
         with suppress(OSError):
-            inodes.add(os.stat(roots.path(*place)).st_ino)
-    return catalog.places_of(inodes) if inodes else []
+            status = os.stat(roots.path(*place))
+            (known if status.st_nlink > 1 else new).add(status.st_ino)
+    # What is new can be known by a link alone, and was then looked at while it was being written.
+    found = catalog.places_of(known | new, failures=True) if known or new else []
+    return found + (catalog.places_of(known, failures=False) if known else [])
 
 
 def _carry_out(run: _Run, roots: Roots, places: Sequence[tuple[int, bytes]]) -> Report:

@@ -52,7 +52,7 @@ def test_what_is_removed_and_searched_beside_a_watcher_is_never_wrong() -> None:
 
 
 def test_a_file_that_is_written_to_is_looked_at_under_all_its_names(
-    photos: Path, open_db: Callable[..., Database], instant: Instant
+    photos: Path, open_db: Callable[..., Database], instant: Instant, tmp_path: Path
 ) -> None:
     """The system tells only of the name under which a file was opened, and the next rescan is minutes away."""
     os.link(photos / "0.png", photos / "below" / "other name.png")
@@ -61,6 +61,13 @@ def test_a_file_that_is_written_to_is_looked_at_under_all_its_names(
     with db.watch(photos) as watch:
         watch.wait_idle(20)
         save(photos / "0.png", 77)
+        until_in_step(db, photos)
+        data = save(tmp_path / "new.png", 78).read_bytes()
+        with (photos / "new.png").open("wb", buffering=0) as file:
+            file.write(data[:40])
+            (photos / "link to new.png").symlink_to(photos / "new.png")
+            until(lambda: [Path(failure.path).name for failure in db.failures()] == ["link to new.png"])
+            file.write(data[40:])
         until_in_step(db, photos)
 
 

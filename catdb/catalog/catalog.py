@@ -475,16 +475,11 @@ class Catalog:
         rows = [row for table in ("image", "failure") for row in self._below(f"SELECT inode FROM {table}", root, path)]
         return [inode % 2**64 for (inode,) in rows if inode is not None]
 
-    def places_of(self, inodes: Collection[int]) -> list[tuple[int, bytes]]:
-        """Return (root, path) of the images and failures whose files have one of these inodes. Reads all of them."""
-        wanted = [(inode + 2**63) % 2**64 - 2**63 for inode in inodes]
-        found: list[tuple[int, bytes]] = []
-        for start in range(0, len(wanted), PAGE):
-            page = json.dumps(wanted[start : start + PAGE])
-            for table in ("image", "failure"):
-                where = "inode IN (SELECT value FROM json_each(?))"
-                found += self.sql.execute(f"SELECT root, path FROM {table} WHERE {where}", (page,))
-        return found
+    def places_of(self, inodes: Collection[int], *, failures: bool) -> list[tuple[int, bytes]]:
+        """Return (root, path) of the images, or of the failures, whose files have one of these inodes. Reads all."""
+        wanted = json.dumps([(inode + 2**63) % 2**64 - 2**63 for inode in inodes])
+        statement = "SELECT root, path FROM {} WHERE inode IN (SELECT value FROM json_each(?))"
+        return self.sql.execute(statement.format("failure" if failures else "image"), (wanted,)).fetchall()
 
     def _below(self, statement: str, root: int, path: bytes) -> sqlite3.Cursor:
         where, values = below(root, path)
