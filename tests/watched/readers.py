@@ -80,6 +80,8 @@ def soak(place: str, seconds: str, seed: str) -> None:
 
 def look(db: Database, path: str, last: Latest, begin: float) -> tuple[str, float] | None:
     """Search for what is at a path, or was; return what the answer does not know: its kind, and seconds since then."""
+    if last.sign == "leaving":
+        return None
     found = {match.path: match.similarity for match in db.search(picture(last.number), k=5, exact=True)}
     shown = found.get(path, 0.0) > SURELY
     if shown != (last.sign == "+"):
