@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -468,6 +469,17 @@ class Catalog:
     def ids_below(self, root: int, path: bytes) -> list[int]:
         """Return the ids of the image at a path and of all below it (the whole root for an empty path)."""
         return [image for (image,) in self._below("SELECT id FROM image", root, path)]
+
+    def inodes_below(self, root: int, path: bytes) -> list[int]:
+        """Return the inodes of the file known at a path and of all below it, images and failures."""
+        rows = [row for table in ("image", "failure") for row in self._below(f"SELECT inode FROM {table}", root, path)]
+        return [inode % 2**64 for (inode,) in rows if inode is not None]
+
+    def places_of(self, inodes: Collection[int], *, failures: bool) -> list[tuple[int, bytes]]:
+        """Return (root, path) of the images, or of the failures, whose files have one of these inodes. Reads all."""
+        wanted = json.dumps([(inode + 2**63) % 2**64 - 2**63 for inode in inodes])
+        statement = "SELECT root, path FROM {} WHERE inode IN (SELECT value FROM json_each(?))"
+        return self.sql.execute(statement.format("failure" if failures else "image"), (wanted,)).fetchall()
 
     def _below(self, statement: str, root: int, path: bytes) -> sqlite3.Cursor:
         where, values = below(root, path)

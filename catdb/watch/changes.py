@@ -101,6 +101,7 @@ class Events:
         self._skip = os.path.join(os.path.realpath(skip), "") if skip is not None else None
         self._queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None] = SimpleQueue()
         self._whole, self._open, self._gone = _Bucket(quiet, cap), _Bucket(quiet, cap), _Bucket(5 * quiet, 5 * cap)
+        self._fresh = _Bucket(5 * quiet, 5 * cap)  # files that appeared, until they are closed, which some never are
         self._watches: dict[str, ObservedWatch] = {}
         self._observer: BaseObserver | None = None
         self._lost = _Lost()
@@ -183,7 +184,7 @@ class Events:
     def changes(self, timeout: float) -> Changes:
         """Wait for changes to settle, at most ``timeout`` seconds, and return them; without any, after a wake() too."""
         end = time.monotonic() + timeout
-        buckets = (self._whole, self._open, self._gone)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
         while True:
             until = min(end, *(bucket.due() for bucket in buckets))
             try:
@@ -194,11 +195,13 @@ class Events:
                 self._sort(*event)
                 if time.monotonic() < until:
                     continue
-            return Changes(self._whole.take(), self._open.take(), self._gone.take(), self._lost.take())
+            open_ = self._open.take() | self._fresh.take()
+            return Changes(self._whole.take(), open_, self._gone.take(), self._lost.take())
 
     def pending(self) -> bool:
         """Say whether something was heard of that has not settled."""
-        return bool(self._queue.qsize() or self._whole.paths or self._open.paths or self._gone.paths)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
+        return bool(self._queue.qsize() or any(bucket.paths for bucket in buckets))
 
     def _sort(self, real: str, folder: str, event: FileSystemEvent) -> None:
         """Put what an event says where it belongs."""
@@ -215,8 +218,11 @@ class Events:
             self._gone.add(source)
         elif isinstance(event, FileClosedEvent):
             self._whole.add(source)
+            self._fresh.paths.discard(source)
         elif event.is_directory or not _CLOSES or _is_complete(source):
             self._open.add(source)
+        else:
+            self._fresh.add(source)
 
     def _is_skipped(self, path: str) -> bool:
         return self._skip is not None and os.path.join(path, "").startswith(self._skip)
