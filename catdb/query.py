@@ -203,8 +203,8 @@ def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Re
             elif probes <= len(own):
                 probed = own[:probes]
             else:
-                probed = search.route(own, *snapshot.centroids(), point.vector, probes)
-            hits = search.nearest(point.vector, snapshot.blocks(probed), probed, reach.k)
+                probed = search.route(own, snapshot.regions(), point.vector, probes)
+            hits = search.nearest(point.vector, snapshot.blocks(probed), reach.k)
             if hits.scanned or probes >= len(everything):
                 break
             widened, probes = True, probes + PER_IMAGE

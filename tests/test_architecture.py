@@ -31,12 +31,26 @@ OWNERS = {
     "click": {"cli"},
     "tqdm": {"cli"},
     "psutil": {"mounts"},
+    "scipy": {"blocks"},
     "watchdog": {"watch"},
 }
 SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
 EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
 HEAVY = (
-    *("PIL", "cv2", "h5py", "keras", "numkong", "numpy", "openvino", "psutil", "sqlite3", "tensorflow", "tqdm"),
+    *(
+        "PIL",
+        "cv2",
+        "h5py",
+        "keras",
+        "numkong",
+        "numpy",
+        "openvino",
+        "psutil",
+        "scipy",
+        "sqlite3",
+        "tensorflow",
+        "tqdm",
+    ),
     *("watchdog", "xxhash"),
 )
 
