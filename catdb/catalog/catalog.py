@@ -377,6 +377,22 @@ class Catalog:
         row = self.sql.execute("SELECT data, checksum FROM vector WHERE image = ?", (image,)).fetchone()
         return np.frombuffer(row[0], "<f2") if row and checksum(row[0]) == row[1] else None
 
+    def sample(self, count: int) -> list[NDArray[np.float16]]:
+        """Return the vectors (d,) of at most ``count`` images, all of them where there are no more; damaged ones less.
+
+        The same images give the same sample. Ids are drawn and the next image is taken, so that not even the ids of
+        all are read; it prefers those that stand after a gap, which does not matter for what it is used for.
+        """
+        if self.count() <= count:
+            chosen = [image for (image,) in self.sql.execute("SELECT id FROM image ORDER BY id")]
+        else:
+            least, most = self.sql.execute("SELECT min(id), max(id) FROM image").fetchone()
+            draws = np.random.default_rng(0).integers(least, most + 1, count).tolist()
+            after = "SELECT id FROM image WHERE id >= ? ORDER BY id LIMIT 1"
+            chosen = sorted({self._one(after, draw) for draw in draws})
+        vectors = (self.vector(image) for image in chosen)
+        return [vector for vector in vectors if vector is not None]
+
     def put(self, item: Put) -> str:
         """Store one image in the running transaction: "added", "changed", "moved", or "unchanged" (only touched).
 
