@@ -42,6 +42,7 @@ from catdb.store import Snapshot, Store
 
 if TYPE_CHECKING:
     from catdb.watch import Notice, Watch
+    from catdb.why import Why
 
 _OWN = frozenset(
     ("LOCK", "WATCH", "catalog.sqlite", "catalog.sqlite-journal", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards")
@@ -497,9 +498,8 @@ class Database:
 
         Raises ImageUnreadable, CategoryUnknown, PathNotFound (``under``), and with ``add`` as that does.
         """
-        options: How = {"probes": probes, "exact": exact}
-        only: How = {"category": category, "under": under, "min_similarity": min_similarity}
-        [result] = self.search_many([query], k=k, without=without, add=add, **options, **only)
+        how = How(probes=probes, exact=exact, category=category, under=under, min_similarity=min_similarity)
+        [result] = self.search_many([query], k=k, without=without, add=add, **how)
         return _readable(result)
 
     def search_many(
@@ -556,6 +556,16 @@ class Database:
         The options are those of :meth:`search`.
         """
         return answer_vector(self._store, vector, self._reach(k, **how))
+
+    def why(self, a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Why:
+        """Say how alike two images are, in which shards they meet, and whether a search with one finds the other.
+
+        They are paths of images that are in the database or not; one that is not costs a network pass. Raises
+        PathNotFound where one neither exists nor is known. One that cannot be read is told of in the answer.
+        """
+        from catdb.why import why
+
+        return why(self._store, self._engine, absolute(a), absolute(b))
 
     def _reach(
         self,

@@ -180,12 +180,17 @@ def answer_vector(store: Store, vector: NDArray[np.floating[Any]], reach: Reach)
     return _nearest(store, None, Point((values / length).astype(np.float16), ()), reach)
 
 
+def answer_point(store: Store, point: Point, reach: Reach) -> Result:
+    """Return the answer to a vector with categories of its own."""
+    return _nearest(store, None, point, reach)
+
+
 def alike(store: Store, path: str, k: int = 3) -> list[Match]:
     """Return the k images most like an indexed one (an absolute path), itself left out; none where it is not known."""
     with store.snapshot() as snapshot:
         place = Roots(snapshot.catalog.roots(), store.path).place(path)
         image = snapshot.catalog.image_at(*place) if place else None
-        point = _point(snapshot, image.id) if image else None
+        point = point_of(snapshot, image.id) if image else None
     if point is None:
         return []
     return [match for match in _nearest(store, path, point, Reach(k + 1)) if match.path != path][:k]
@@ -240,7 +245,7 @@ def _look_up(store: Store, engine: Engine, query: Query) -> Point | Failure | ND
         return content
     with store.snapshot() as snapshot:
         for image in snapshot.catalog.images_of(content.digest):
-            stored = _point(snapshot, image.id)
+            stored = point_of(snapshot, image.id)
             if stored:
                 return stored
     try:
@@ -254,12 +259,13 @@ def _stored(snapshot: Snapshot, database: str, path: str) -> Point | None:
     place = Roots(snapshot.catalog.roots(), database).place(path)
     image = snapshot.catalog.image_at(*place) if place else None
     try:
-        return _point(snapshot, image.id) if image and Stamp.of(os.stat(path)) == image.stamp else None
+        return point_of(snapshot, image.id) if image and Stamp.of(os.stat(path)) == image.stamp else None
     except OSError:
         return None
 
 
-def _point(snapshot: Snapshot, image: int) -> Point | None:
+def point_of(snapshot: Snapshot, image: int) -> Point | None:
+    """Return what is stored of an image; None where it is not there or damaged."""
     known, vector = snapshot.catalog.image(image), snapshot.catalog.vector(image)
     if known is None or vector is None:
         return None

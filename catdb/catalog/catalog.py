@@ -23,6 +23,7 @@ from catdb.images import Stamp
 FORMAT = 1
 _APPLICATION = 0x63617464
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
+_EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
 
 _SCHEMA = """
@@ -380,16 +381,17 @@ class Catalog:
     def sample(self, count: int) -> list[NDArray[np.float16]]:
         """Return the vectors (d,) of at most ``count`` images, all of them where there are no more; damaged ones less.
 
-        The same images give the same sample. Ids are drawn and the next image is taken, so that not even the ids of
-        all are read; it prefers those that stand after a gap, which does not matter for what it is used for.
+        The same images give the same sample. Of very many the ids are not all read: numbers are drawn and the next id
+        is taken, which prefers those that stand after a gap; for what it is used for that does not matter.
         """
-        if self.count() <= count:
-            chosen = [image for (image,) in self.sql.execute("SELECT id FROM image ORDER BY id")]
+        draw, images = np.random.default_rng(0), self.count()
+        if images <= _EVERY * count:
+            every = [image for (image,) in self.sql.execute("SELECT id FROM image ORDER BY id")]
+            chosen = sorted(draw.choice(every, min(count, images), replace=False).tolist()) if every else []
         else:
             least, most = self.sql.execute("SELECT min(id), max(id) FROM image").fetchone()
-            draws = np.random.default_rng(0).integers(least, most + 1, count).tolist()
             after = "SELECT id FROM image WHERE id >= ? ORDER BY id LIMIT 1"
-            chosen = sorted({self._one(after, draw) for draw in draws})
+            chosen = sorted({self._one(after, id) for id in draw.integers(least, most + 1, count).tolist()})
         vectors = (self.vector(image) for image in chosen)
         return [vector for vector in vectors if vector is not None]
 
