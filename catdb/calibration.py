@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from catdb.catalog import Catalog
-from catdb.scores import LEAST, SAMPLE, Chance
+from catdb.scores import LEAST, SAMPLE, Chance, recorded
 from catdb.store import Snapshot, Store
 
 _CHANCE = "chance"  # the key in meta
@@ -27,7 +27,7 @@ def refresh(store: Store) -> None:
     """Measure and record what is missing or stale."""
     with store.snapshot() as snapshot:
         images = snapshot.catalog.count()
-        known = Chance.from_text(snapshot.catalog.meta().get(_CHANCE))
+        known = recorded(snapshot.catalog.meta().get(_CHANCE))
         if images < LEAST or (known and not known.is_stale(images)):
             return
         chance = _measure(snapshot.catalog, SAMPLE, images)
@@ -40,7 +40,7 @@ def chance(snapshot: Snapshot, images: int) -> Chance | None:
     """Return how alike random pairs of the collection of so many images are; None of fewer than LEAST."""
     if images < LEAST:
         return None
-    known = Chance.from_text(snapshot.catalog.meta().get(_CHANCE))
+    known = recorded(snapshot.catalog.meta().get(_CHANCE))
     if known:
         return known
     with _turn:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ _NINES = 4  # of the last percentile that is told, at most: 99.99 %
 _BLOCK = 256  # images compared with all others at a time
 _TAIL = np.logspace(-5, -2, 121)
 # Shares at which the cosines are kept: evenly through the bulk, ever more finely towards both ends.
-_SHARES = np.concatenate([[0.0], _TAIL, np.linspace(0.01, 0.99, 295)[1:-1], 1 - _TAIL[::-1], [1.0]])
+_SHARES = np.concatenate([[0.0], _TAIL, np.linspace(0.01, 0.99, 981)[1:-1], 1 - _TAIL[::-1], [1.0]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Chance:
 
     def percentile(self, similarity: float) -> float:
         """Return the share of random pairs that are less alike than this, at most the ceiling: 0.9997."""
-        return round(min(self.ceiling, float(np.interp(similarity, self.cosines, _SHARES))), 6)
+        return round(min(self.ceiling, float(np.interp(similarity, self.cosines, _SHARES))), 5)
 
     def is_stale(self, images: int) -> bool:
         """Say whether the collection has grown or shrunk by a quarter since it was measured."""
@@ -62,16 +63,17 @@ class Chance:
         cosines = [round(float(cosine), 6) for cosine in self.cosines]
         return json.dumps({"images": self.images, "pairs": self.pairs, "cosines": cosines})
 
-    @classmethod
-    def from_text(cls, text: object) -> Chance | None:
-        """Return what :meth:`to_text` gave; None for anything else: it can be measured again at any time."""
-        try:
-            found = json.loads(text) if isinstance(text, str) else {}
-            chance = cls(int(found["images"]), int(found["pairs"]), np.array(found["cosines"], np.float64))
-        except (ValueError, TypeError, LookupError):
-            return None
-        sound = chance.cosines.shape == _SHARES.shape and bool((np.diff(chance.cosines) >= 0).all())
-        return chance if sound and min(chance.images, chance.pairs) >= LEAST else None
+
+@lru_cache(maxsize=8)
+def recorded(text: object) -> Chance | None:
+    """Return what :meth:`Chance.to_text` gave; None for anything else: it can be measured again at any time."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+        chance = Chance(int(found["images"]), int(found["pairs"]), np.array(found["cosines"], np.float64))
+    except (ValueError, TypeError, LookupError):
+        return None
+    sound = chance.cosines.shape == _SHARES.shape and bool((np.diff(chance.cosines) >= 0).all())
+    return chance if sound and min(chance.images, chance.pairs) >= LEAST else None
 
 
 def _pairs(vectors: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
