@@ -40,7 +40,7 @@ HEAVY = (
     "xxhash",
 )
 
-INWARD = {"database", "reconcile", "query", "store", "check", "backup", "roots", "cli"}
+INWARD = {"database", "reconcile", "query", "why", "filters", "calibration", "store", "check", "backup", "roots", "cli"}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -53,7 +53,12 @@ FORBIDDEN = {
     "roots": {"database", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
     "check": {"database", "reconcile", "query", "backup", "backbones", "cli"},
     "backup": {"database", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
-    "query": {"database", "reconcile", "cli"},
+    "questions": INWARD | {"images", "catalog", "shard", "search"},
+    "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
+    "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
+    "calibration": INWARD - {"store"} | {"images", "backbones", "shard", "search"},
+    "query": {"database", "reconcile", "why", "cli"},
+    "why": {"database", "reconcile", "cli"},
     "reconcile": {"database", "query", "cli"},
 }
 
