@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from catdb import calibration
 from catdb.backbones import Engine
 from catdb.catalog import Catalog, Survey, Todo, is_forgotten, is_removed
 from catdb.errors import PathNotFound
@@ -163,6 +164,7 @@ def _carry_out(run: _Run, roots: Roots, places: Sequence[tuple[int, bytes]]) -> 
             survey.close()
         # One new photograph does not make four shards anew, but a build leaves everything folded that is worth it.
         run.store.fold_due(at_rest=not run.partial, progress=lambda done, of: run.progress("folding", done, of))
+        calibration.refresh(run.store)
     with run.store.snapshot() as snapshot:
         total = snapshot.catalog.count()
     return Report(

@@ -54,7 +54,10 @@ HEAVY = (
     *("watchdog", "xxhash"),
 )
 
-INWARD = {"database", "watch", "reconcile", "query", "store", "check", "backup", "roots", "cli"}
+INWARD = {
+    *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "store", "check", "backup"),
+    *("roots", "cli"),
+}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -67,7 +70,12 @@ FORBIDDEN = {
     "roots": {"database", "watch", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
     "check": {"database", "watch", "reconcile", "query", "backup", "backbones", "cli"},
     "backup": {"database", "watch", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
-    "query": {"database", "watch", "reconcile", "cli"},
+    "questions": INWARD | {"images", "catalog", "shard", "search"},
+    "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
+    "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
+    "calibration": INWARD - {"store"} | {"images", "backbones", "shard", "search"},
+    "query": {"database", "watch", "reconcile", "why", "cli"},
+    "why": {"database", "watch", "reconcile", "cli"},
     "ingest": {"database", "watch", "reconcile", "query", "cli"},
     "reconcile": {"database", "watch", "query", "cli"},
     "watch": {"database", "check", "backup", "shard", "search", "cli"},

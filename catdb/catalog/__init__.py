@@ -1,7 +1,7 @@
 """The catalog: the one commit point and the durable record of every image. The secret kept here is SQLite.
 
-Format 2: ``catalog.sqlite``, WAL, ``synchronous=FULL``, ``application_id`` 0x63617464 ("catd"), ``user_version`` 2 (format
-1 had one centroid a category, in float32; the next writer brings it up to date).
+Format 2: ``catalog.sqlite``, WAL, ``synchronous=FULL``, ``application_id`` 0x63617464 ("catd"), ``user_version`` 2.
+(Format 1 had one centroid a category, in float32; the next writer brings it up to date.)
 Whatever is in it is acknowledged, whatever is not does not exist; the shards can be rebuilt from it at any time.
 
 ========= ==================================================================================================

@@ -25,6 +25,7 @@ FORMAT = 2
 _APPLICATION = 0x63617464
 _NEW_IN_2 = ("TABLE centroid", "INDEX image_inode")
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
+_EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
 
 _SCHEMA = """
@@ -397,6 +398,23 @@ class Catalog:
         """Return a stored vector (d,), checked. None where it is not there or damaged."""
         row = self.sql.execute("SELECT data, checksum FROM vector WHERE image = ?", (image,)).fetchone()
         return np.frombuffer(row[0], "<f2") if row and checksum(row[0]) == row[1] else None
+
+    def sample(self, count: int) -> list[NDArray[np.float16]]:
+        """Return the vectors (d,) of at most ``count`` images, all of them where there are no more; damaged ones less.
+
+        The same images give the same sample. Of very many the ids are not all read: numbers are drawn and the next id
+        is taken, which prefers those that stand after a gap; for what it is used for that does not matter.
+        """
+        draw, images = np.random.default_rng(0), self.count()
+        if images <= _EVERY * count:
+            every = [image for (image,) in self.sql.execute("SELECT id FROM image ORDER BY id")]
+            chosen = sorted(draw.choice(every, min(count, images), replace=False).tolist()) if every else []
+        else:
+            least, most = self.sql.execute("SELECT min(id), max(id) FROM image").fetchone()
+            after = "SELECT id FROM image WHERE id >= ? ORDER BY id LIMIT 1"
+            chosen = sorted({self._one(after, id) for id in draw.integers(least, most + 1, count).tolist()})
+        vectors = (self.vector(image) for image in chosen)
+        return [vector for vector in vectors if vector is not None]
 
     def put(self, item: Put) -> str:
         """Store one image in the running transaction: "added", "changed", "moved", or "unchanged" (only touched).
