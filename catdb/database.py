@@ -41,6 +41,7 @@ from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
 if TYPE_CHECKING:
+    from catdb.quality import Measured
     from catdb.watch import Notice, Watch
     from catdb.why import Why
 
@@ -478,6 +479,7 @@ class Database:
         k: int = 10,
         probes: int = PER_IMAGE,
         exact: bool = False,
+        recall: float | None = None,
         category: str | None = None,
         under: str | os.PathLike[str] | None = None,
         min_similarity: float | None = None,
@@ -487,7 +489,9 @@ class Database:
         """Return the k images most like a query: a path, a PIL image, or uint8 RGB pixels (h, w, 3).
 
         Searched are the shards of the query's own four categories; ``probes`` says how many instead (the further ones
-        by the nearness of their centroids), ``exact`` all. A query whose bytes are in the database needs no network.
+        by the nearness of their centroids), ``exact`` all. ``recall`` (0.95): instead, in the order in which blocks of
+        them are near, as far as it takes to find that share of the ten nearest, as measured on the collection itself
+        (see :mod:`catdb.recall`). A query whose bytes are in the database needs no network.
 
         ``category`` (id or name): return images of that category only; its shard is searched whole, and it alone,
         whatever the query's own are. ``under``: return images at or below that path only; searched further, by
@@ -498,7 +502,9 @@ class Database:
 
         Raises ImageUnreadable, CategoryUnknown, PathNotFound (``under``), and with ``add`` as that does.
         """
-        how = How(probes=probes, exact=exact, category=category, under=under, min_similarity=min_similarity)
+        how = How(
+            probes=probes, exact=exact, recall=recall, category=category, under=under, min_similarity=min_similarity
+        )
         [result] = self.search_many([query], k=k, without=without, add=add, **how)
         return _readable(result)
 
@@ -557,6 +563,19 @@ class Database:
         """
         return answer_vector(self._store, vector, self._reach(k, **how))
 
+    def recall(
+        self, *, sample: int = 1000, k: int = 10, progress: Callable[[Progress], None] = lambda step: None
+    ) -> tuple[Measured, ...]:
+        """Measure what searches of each kind find of what an exact one does, on images of this collection.
+
+        For the default, for several ``probes`` and for several recall targets: the share of the k nearest that is
+        found, how often the nearest is, and the share of the images that is compared. Each of ``sample`` images is a
+        query, and left out of its own answer. Raises ValueError where there are not more than k images.
+        """
+        from catdb.quality import measure
+
+        return measure(self._store, sample, k, lambda done, of: progress(Progress("measuring", done, of, 0)))
+
     def why(self, a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Why:
         """Say how alike two images are, in which shards they meet, and whether a search with one finds the other.
 
@@ -572,13 +591,14 @@ class Database:
         k: int = 10,
         probes: int = PER_IMAGE,
         exact: bool = False,
+        recall: float | None = None,
         category: str | None = None,
         under: str | os.PathLike[str] | None = None,
         min_similarity: float | None = None,
     ) -> Reach:
         number = None if category is None else self._category_number(category)
         only = Filter(number, None if under is None else absolute(under), min_similarity)
-        return Reach(k, probes, exact, only)
+        return Reach(k, probes, exact, recall, only)
 
     def _join(self, queries: Iterable[Query]) -> _Joined:
         """Have queries join the database, so far as they are files."""

@@ -30,6 +30,7 @@ OWNERS = {
     "cv2": {"backbones.classic"},
     "click": {"cli"},
     "tqdm": {"cli"},
+    "matplotlib": {"cli.recalling"},
     "psutil": {"mounts"},
     "scipy": {"blocks"},
     "watchdog": {"watch"},

@@ -399,13 +399,13 @@ class Catalog:
         row = self.sql.execute("SELECT data, checksum FROM vector WHERE image = ?", (image,)).fetchone()
         return np.frombuffer(row[0], "<f2") if row and checksum(row[0]) == row[1] else None
 
-    def sample(self, count: int) -> list[NDArray[np.float16]]:
-        """Return the vectors (d,) of at most ``count`` images, all of them where there are no more; damaged ones less.
+    def sample(self, count: int, seed: int = 0) -> list[tuple[int, NDArray[np.float16]]]:
+        """Return (id, vector) of at most ``count`` images, of all where there are no more; damaged ones are left out.
 
-        The same images give the same sample. Of very many the ids are not all read: numbers are drawn and the next id
-        is taken, which prefers those that stand after a gap; for what it is used for that does not matter.
+        The same images and seed give the same sample. Of very many the ids are not all read: numbers are drawn and the
+        next id is taken, which prefers those that stand after a gap; for what it is used for that does not matter.
         """
-        draw, images = np.random.default_rng(0), self.count()
+        draw, images = np.random.default_rng(seed), self.count()
         if images <= _EVERY * count:
             every = [image for (image,) in self.sql.execute("SELECT id FROM image ORDER BY id")]
             chosen = sorted(draw.choice(every, min(count, images), replace=False).tolist()) if every else []
@@ -413,8 +413,8 @@ class Catalog:
             least, most = self.sql.execute("SELECT min(id), max(id) FROM image").fetchone()
             after = "SELECT id FROM image WHERE id >= ? ORDER BY id LIMIT 1"
             chosen = sorted({self._one(after, id) for id in draw.integers(least, most + 1, count).tolist()})
-        vectors = (self.vector(image) for image in chosen)
-        return [vector for vector in vectors if vector is not None]
+        vectors = ((image, self.vector(image)) for image in chosen)
+        return [(image, vector) for image, vector in vectors if vector is not None]
 
     def put(self, item: Put) -> str:
         """Store one image in the running transaction: "added", "changed", "moved", or "unchanged" (only touched).

@@ -155,6 +155,19 @@ def search(
     ctx.exit(ask(queries, db, csv_file=csv_file, sheet=sheet, **options))
 
 
+@cli.command(short_help="Measure what searches find of what an exact one does.")
+@database
+@click.option("--sample", metavar="N", type=click.IntRange(1), default=1000, help="Images to search with [1000].")
+@click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Nearest images to be found [10].")
+@as_json
+@click.option("--plot", metavar="FILE.png", type=path_type, help="Draw recall over the share searched as well.")
+def recall(db: str | None, sample: int, k: int, as_json: bool, plot: str | None) -> None:
+    """Measure on your own images what the default, more probes and recall targets find, and what each searches."""
+    from catdb.cli.recalling import report
+
+    report(db, sample, k, as_json=as_json, plot=plot)
+
+
 @cli.command(short_help="Say how alike two images are, and whether each finds the other.")
 @click.argument("a", type=path_type)
 @click.argument("b", type=path_type)
