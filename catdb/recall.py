@@ -2,9 +2,12 @@
 
 A search for a recall target compares the blocks whose mean points the query's way, nearest first, until that share of
 the nearest images has been met as a rule. The rule is a table of places: for images of the collection, each left out
-of its own answer, the place in that order at which each of its ten nearest is first met. Their quantiles say how many blocks any target needs. (Of the orders and stopping rules that were
-compared, blocks by mean came out ahead of whole shards in every order by a third; learning the expected hits of a block
-from its place, the query's categories and its size on top of that gained a few parts in a hundred.)
+of its own answer, the place in that order at which each of its ten nearest is first met. Their quantiles say how many
+blocks any target needs.
+
+Learning besides how many hits to expect of a block, from its place, the query's own categories and its size, and going
+by that, was tried on photographs and on made-up clusters: it saved up to a tenth of what is searched and no more, so
+the plain order stays.
 """
 
 from __future__ import annotations
