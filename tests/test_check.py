@@ -285,6 +285,8 @@ RULES = {
     "a stray centroid": ("INSERT INTO centroid VALUES(99, zeroblob(48))", "1 centroids without a shard", 0),
     "an old generation": ("UPDATE meta SET value = 2 WHERE key = 'generation'", "generation that was used before", 0),
     "a stray failure": ("INSERT INTO failure VALUES(99, x'61', 1, 1, 1, 'why')", "1 failures without a root", 0),
+    "a text for a content": ("INSERT INTO distinct_pair VALUES('x', x'01')", "1 distinct pairs of no known form", 0),
+    "a pair in disorder": ("INSERT INTO distinct_pair VALUES(x'02', x'01')", "pairs that are not in order", 0),
     "a stray removal": ("INSERT INTO removed VALUES(99, x'61', 0)", "1 removed paths without a root", 0),
 }
 
