@@ -323,7 +323,7 @@ class Database:
         not in the database, and ValueError for fewer than two images.
         """
         targets = _paths(paths)
-        if len(targets) < 2:
+        if len(targets) < 2:  # the same one named twice is one
             raise ValueError("name at least two different images")
         with self._store.writing() as catalog, catalog.transaction():
             roots = Roots(catalog.roots(), self.path)

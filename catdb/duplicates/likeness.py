@@ -34,7 +34,7 @@ _OVERLAP = 0.75  # of each side that both pictures must show
 _FAR = 0.2  # of a side: a shift beyond it
 _STRIDE, _STILL = 0.1, 0.02  # the longest step, in sides, and one in pixels that changes nothing any more
 _FAINT = 0.3  # contrast of the other by which the one is lowered
-_SMOOTH = {16: 0.8, 32: 0.8, 64: 0.8, 128: 1.5}  # blur in pixels, without which resampling would look like a difference
+_SMOOTH = {16: 1, 32: 1, 64: 1, 128: 4}  # times it is blurred, without which resampling would look like a difference
 
 Sketch = NDArray[np.uint8]  # (128, 128)
 Glance = NDArray[np.float16]  # (3, 64): grey, red minus grey, blue minus grey
@@ -100,21 +100,22 @@ def _pyramid(picture: Sketch) -> dict[int, _Grey]:
     found: dict[int, _Grey] = {}
     grey, side = picture.astype(np.float32), SIDE
     while side >= _LEVELS[0][0]:
-        blur = _BLUR[side]
-        found[side] = blur @ grey @ blur.T
+        found[side] = _blurred(grey, _SMOOTH[side])
         side //= 2
         grey = grey.reshape(side, 2, side, 2).mean(axis=(1, 3))
     return found
 
 
-def _blur(side: int, sigma: float) -> _Grey:
-    """Return the matrix (side, side) that blurs columns, or transposed rows."""
-    steps = np.arange(side)
-    weights = np.exp(-0.5 * ((steps[:, None] - steps) / sigma) ** 2)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+def _blurred(picture: _Grey, times: int) -> _Grey:
+    """Blur by weights of 1, 2, 1, so many times.
 
-
-_BLUR = {side: _blur(side, sigma) for side, sigma in _SMOOTH.items()}
+    Not by a product of matrices, nor is a picture warped by one: so small a product gains nothing from the threads of
+    the library that computes it, and waits for them all the longer where others use the cores.
+    """
+    for _ in range(2 * times):
+        wider = np.concatenate([picture[:1], picture, picture[-1:]])
+        picture = ((wider[:-2] + wider[2:] + 2 * picture) / 4).T
+    return picture
 
 
 def _align(ones: dict[int, _Grey], others: dict[int, _Grey], stretch: float) -> _Place | None:
@@ -137,21 +138,21 @@ def _align(ones: dict[int, _Grey], others: dict[int, _Grey], stretch: float) -> 
 
 
 class _Laid:
-    """One picture, scaled and shifted, over another of the same side.
-
-    Scaling and shifting treat rows and columns apart, so that a picture is warped by two small matrices.
-    """
+    """One picture, scaled and shifted, over another of the same side."""
 
     def __init__(self, one: _Grey, other: _Grey, place: _Place, stretch: float) -> None:
         self._one = one
         scale = math.exp(float(place[0]))
-        self._down, rows, self._y = _axis(len(one), scale / stretch, float(place[1]))
-        self._right, columns, self._x = _axis(len(one), scale * stretch, float(place[2]))
-        self.is_enough = min(len(self._y), len(self._x)) >= _OVERLAP * len(one)
-        self.ours, self.theirs = _less_mean(self._warped(one)), _less_mean(other[np.ix_(rows, columns)])
+        self._down, self._right = (
+            _Axis(len(one), scale / stretch, float(place[1])),
+            _Axis(len(one), scale * stretch, float(place[2])),
+        )
+        self.is_enough = min(len(self._down), len(self._right)) >= _OVERLAP * len(one)
+        self.ours = _less_mean(self._warped(one))
+        self.theirs = _less_mean(other[np.ix_(self._down.inside, self._right.inside)])
 
     def _warped(self, picture: _Grey) -> _Grey:
-        return self._down @ picture @ self._right.T
+        return self._right.sampled(self._down.sampled(picture).T).T
 
     def correlation(self) -> float:
         lengths = float(np.linalg.norm(self.ours) * np.linalg.norm(self.theirs))
@@ -161,7 +162,7 @@ class _Laid:
         """Return by how much the place should change: least squares, with brightness and contrast left free."""
         side = len(self._one)
         down, right = (self._warped(np.gradient(self._one, axis=axis) * side) for axis in (0, 1))
-        apart = down * self._y[:, None] + right * self._x
+        apart = down * self._down.at[:, None] + right * self._right.at
         columns = np.stack([_less_mean(part).ravel() for part in (apart, down, right, self.ours)], 1).astype(np.float64)
         try:
             found = np.linalg.solve(columns.T @ columns, columns.T @ self.theirs.ravel())
@@ -171,21 +172,25 @@ class _Laid:
         return np.clip(found[:3] / contrast, -_STRIDE, _STRIDE) if contrast > _FAINT else None
 
 
-def _axis(side: int, scale: float, shift: float) -> tuple[_Grey, NDArray[np.bool_], _Grey]:
-    """Return the matrix that samples an axis elsewhere, which of its places have a sample, and how far from the middle.
+class _Axis:
+    """The places of one axis, scaled and shifted: which of them lie inside the picture, and how far from the middle."""
 
-    A place outside the picture has none.
-    """
-    at = ((np.arange(side) + 0.5) / side - 0.5) * scale
-    where = (at + shift + 0.5) * side - 0.5
-    inside = (where >= -0.5) & (where <= side - 0.5)
-    where = np.clip(where[inside], 0, side - 1)
-    low = np.minimum(where.astype(np.intp), side - 2)
-    part = where - low
-    weights = np.zeros((len(where), side), np.float32)
-    weights[np.arange(len(where)), low] = 1 - part
-    weights[np.arange(len(where)), low + 1] = part
-    return weights, inside, at[inside].astype(np.float32)
+    def __init__(self, side: int, scale: float, shift: float) -> None:
+        at = ((np.arange(side) + 0.5) / side - 0.5) * scale
+        where = (at + shift + 0.5) * side - 0.5
+        self.inside = (where >= -0.5) & (where <= side - 0.5)
+        where = np.clip(where[self.inside], 0, side - 1)
+        self.at = at[self.inside].astype(np.float32)
+        self._low = np.minimum(where.astype(np.intp), side - 2)
+        self._part = (where - self._low).astype(np.float32)[:, None]
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def sampled(self, picture: _Grey) -> _Grey:
+        """Return the picture's rows at these places, interpolated."""
+        low = picture[self._low]
+        return np.asarray(low + self._part * (picture[self._low + 1] - low))
 
 
 def _less_mean(values: _Grey) -> _Grey:
