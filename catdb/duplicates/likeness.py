@@ -33,6 +33,7 @@ _HOPE = 0.75  # correlation at a level below which the next one is not tried
 _OVERLAP = 0.75  # of each side that both pictures must show
 _FAR = 0.2  # of a side: a shift beyond it
 _STRIDE, _STILL = 0.1, 0.02  # the longest step, in sides, and one in pixels that changes nothing any more
+_HAIR = 0.015  # of a side, by which alignment and whole pixels may err
 _FAINT = 0.3  # contrast of the other by which the one is lowered
 _SMOOTH = {16: 1, 32: 1, 64: 1, 128: 4}  # times it is blurred, without which resampling would look like a difference
 
@@ -79,7 +80,8 @@ def likeness(one: Sketch, other: Sketch, stretch: float = 1.0) -> float:
 
     1 - d/2, where d is the mean square difference of the part in units of the picture's variance; were all parts alike,
     it would be the correlation. ``stretch``: the square root of (the other's width / height) / (the one's), for both
-    were squashed to a square. 0 also where a picture has no detail by which to recognise it.
+    were squashed to a square. 0 also where a picture has no detail by which to recognise it, and where each shows
+    something beyond the other's edge: that is how two shots of one scene differ, and no crop.
     """
     if not 1 / _STRETCH < stretch < _STRETCH:
         return 0.0
@@ -87,7 +89,9 @@ def likeness(one: Sketch, other: Sketch, stretch: float = 1.0) -> float:
     if min(ones[64].std(), others[64].std()) < _DETAIL:
         return 0.0
     place = _align(ones, others, stretch)
-    return 0.0 if place is None else _least_alike(_Laid(ones[SIDE], others[SIDE], place, stretch))
+    if place is None or not _is_crop(place, stretch):
+        return 0.0
+    return _least_alike(_Laid(ones[SIDE], others[SIDE], place, stretch))
 
 
 def _centred(values: NDArray[np.float16]) -> _Grey:
@@ -135,6 +139,14 @@ def _align(ones: dict[int, _Grey], others: dict[int, _Grey], stretch: float) -> 
         if laid.correlation() < _HOPE:
             return None
     return place
+
+
+def _is_crop(place: _Place, stretch: float) -> bool:
+    """Say whether the frame of one lies within the other's, but for a hair."""
+    scale = math.exp(float(place[0]))
+    halves = np.array([scale / stretch, scale * stretch]) / 2
+    edges = np.concatenate([halves - place[1:], halves + place[1:]]) - 0.5  # how far the other reaches beyond the one
+    return bool((edges <= _HAIR).all() or (edges >= -_HAIR).all())
 
 
 class _Laid:
