@@ -292,7 +292,7 @@ class Database:
     def duplicates(
         self,
         *,
-        similarity: float = 0.9,
+        similarity: float = 0.93,
         jobs: int | None = None,
         progress: Callable[[Progress], None] = lambda step: None,
     ) -> Duplicates:

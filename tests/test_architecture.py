@@ -40,7 +40,7 @@ HEAVY = (
     "xxhash",
 )
 
-INWARD = {"database", "reconcile", "query", "store", "check", "backup", "roots", "cli"}
+INWARD = {"database", "reconcile", "query", "store", "check", "backup", "duplicates", "roots", "cli"}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -49,12 +49,15 @@ FORBIDDEN = {
     "search": INWARD | {"images", "backbones", "catalog"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
-    "store": {"database", "reconcile", "query", "check", "backup", "backbones", "cli"},
-    "roots": {"database", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
-    "check": {"database", "reconcile", "query", "backup", "backbones", "cli"},
-    "backup": {"database", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
-    "query": {"database", "reconcile", "cli"},
-    "reconcile": {"database", "query", "cli"},
+    "store": {"database", "reconcile", "query", "check", "backup", "duplicates", "backbones", "cli"},
+    "roots": {"database", "reconcile", "query", "store", "check", "backup", "duplicates", "backbones", "cli"},
+    "check": {"database", "reconcile", "query", "backup", "duplicates", "backbones", "cli"},
+    "backup": {"database", "reconcile", "query", "check", "duplicates", "backbones", "search", "images", "cli"},
+    "query": {"database", "reconcile", "duplicates", "cli"},
+    "reconcile": {"database", "query", "duplicates", "cli"},
+    "duplicates": {"database", "reconcile", "query", "check", "backup", "backbones", "shard", "cli"},
+    "duplicates.likeness": INWARD | {"images", "backbones", "catalog", "shard", "search"},
+    "duplicates.groups": INWARD | {"images", "backbones", "catalog", "shard", "search"},
 }
 
 

@@ -391,4 +391,6 @@ def test_flipped_bytes_of_the_catalog_are_found_or_harmless_and_never_crash(stor
         finally:
             other.close()
     Path(store.path, "catalog.sqlite").write_bytes(good)
+    repair(store)  # that of a spoilt catalog may have taken a shard away to which the good one points
+    assert answers(store)[:2] == before
     assert found >= 30

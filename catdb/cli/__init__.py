@@ -296,8 +296,8 @@ def failures(db: str | None, as_json: bool) -> None:
     "--similarity",
     metavar="S",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.9,
-    help="How alike the least alike part of a near copy must be [0.9].",
+    default=0.93,
+    help="How alike the least alike part of a near copy must be [0.93].",
 )
 @click.option("--mark-distinct", is_flag=True, help="Remember that the images at PATH PATH... are no copies.")
 @click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores].")

@@ -31,8 +31,8 @@ from catdb.roots import Roots
 from catdb.search import Block
 from catdb.store import Snapshot, Store
 
-NEAR = 0.9
-"""Likeness from which images are near. 2,000 copies of 200 photographs had 0.93 or more, other pairs 0.72 or less."""
+NEAR = 0.93
+"""Likeness from which images are near. 2,000 copies of 200 photographs had 0.935 or more, other pairs 0.72 or less."""
 
 _SKETCHES = 8192  # held, at 16 KB each
 _TOGETHER = 512  # images decoded ahead of their comparison
