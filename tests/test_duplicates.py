@@ -328,8 +328,9 @@ def test_the_groups_are_the_same_from_run_to_run(album: Path, indexed: Database,
     with Database(indexed.path, mode="r") as reader:
         assert reader.duplicates() == first
     other = open_db("other", backbone="classic")
-    for path in sorted(album.rglob("*.*"), reverse=True):  # other ids, other shards, some images not in one yet
-        other.add(path)
+    paths = sorted(album.rglob("*.*"), reverse=True)
+    for start in range(0, len(paths), 10):  # other ids, other shards, some images not in one yet
+        other.add(paths[start : start + 10], jobs=1)
     assert other.duplicates() == first
     other.compact()
     assert other.duplicates() == first
@@ -434,6 +435,11 @@ def test_what_is_marked_as_distinct_is_in_no_group_any_more(album: Path, indexed
     # of equal pixels that are told apart, each may have copies, but the two are in no group together
     assert named(found, "pixels") == [PIXELS[0], PIXELS[2]]
     assert named(found, "near")[1] == NEAR[1]
+
+
+def test_a_mark_of_one_that_is_stood_for_holds_for_the_one_that_stands(album: Path, indexed: Database) -> None:
+    indexed.mark_distinct(album / "copies" / "0 pixels.jpg", album / "copies" / "0 half.png")
+    assert named(indexed.duplicates(), "near")[0] == ["0", "0 cropped", "0 encoded"]
 
 
 def test_of_two_that_are_distinct_the_better_one_stays_in_a_group(album: Path, indexed: Database) -> None:

@@ -21,7 +21,7 @@ MOST = 8
 """Candidates of an image: the original of a copy was among the nearest three."""
 
 _TILE = 1024  # rows compared with as many at a time
-_BUFFER = 1 << 20  # pairs held before they are cut down to each image's nearest
+_BUFFER = 1 << 20  # pairs found before they are cut down to each image's nearest
 
 
 def candidates(
@@ -37,14 +37,17 @@ def candidates(
     (to 4 decimals) by id. ``shards`` are categories with their blocks, one at a time; a pair that shares several is
     taken in the least of them. ``left_out``: ids, sorted, that are not to be seen.
     """
-    pairs, cosines = np.empty((0, 2), np.int64), np.empty(0, np.float32)
+    pairs, cosines, held = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)], 0
     for category, blocks in shards:
         for found, values in _within(category, blocks, left_out, floor):
-            pairs, cosines = np.concatenate([pairs, found]), np.concatenate([cosines, values])
-            if len(pairs) > _BUFFER:
-                pairs, cosines = _nearest(pairs, cosines, most)
-    pairs, _ = _nearest(pairs, cosines, most)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+            pairs.append(found)
+            cosines.append(values)
+            held += len(found)
+            if held > _BUFFER:
+                near, close = _nearest(np.concatenate(pairs), np.concatenate(cosines), most)
+                pairs, cosines, held = [near], [close], 0
+    near, _ = _nearest(np.concatenate(pairs), np.concatenate(cosines), most)
+    return near[np.lexsort((near[:, 1], near[:, 0]))]
 
 
 def _within(
