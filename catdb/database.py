@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -41,6 +42,7 @@ from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
 if TYPE_CHECKING:
+    from catdb.duplicates import Duplicates
     from catdb.quality import Measured
     from catdb.watch import Notice, Watch
     from catdb.why import Why
@@ -277,6 +279,55 @@ class Database:
 
     def _roots(self, snapshot: Snapshot) -> Roots:
         return Roots(snapshot.catalog.roots(), self.path)
+
+    # --- copies -------------------------------------------------------------------------------------------------
+
+    def duplicates(
+        self,
+        *,
+        similarity: float = 0.93,
+        jobs: int | None = None,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> Duplicates:
+        """Find the images that are copies of one another, as :mod:`catdb.duplicates` says; also in mode "r".
+
+        In three tiers: equal bytes; equal pixels; and near, that is re-encoded, resized or slightly cropped, alike by
+        at least ``similarity`` (0 to 1) in every part. Nothing is deleted. Files that are missing or cannot be read are
+        listed in ``.unread``.
+        """
+        from catdb.duplicates import find  # nothing else needs it
+
+        if not 0 < similarity <= 1:
+            raise ValueError(f"similarity is {similarity}: it must be above 0 and at most 1")
+        with Decoders() as decoders:
+            return find(
+                self._store,
+                decoders,
+                similarity=similarity,
+                jobs=jobs,
+                tell=lambda step, done, of: progress(Progress(step, done, of, 0)),
+            )
+
+    def mark_distinct(self, *paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
+        """Remember by their content that images are no duplicates, each of each other; return how many pairs are new.
+
+        It holds for these contents wherever they lie, and whatever is removed, added or built again in this database.
+        Files of the same bytes can be named too: they are listed as duplicates no more. Raises PathNotFound for what is
+        not in the database, and ValueError for fewer than two images.
+        """
+        targets = _paths(paths)
+        if len(targets) < 2:  # the same one named twice is one
+            raise ValueError("name at least two different images")
+        with self._store.writing() as catalog, catalog.transaction():
+            roots = Roots(catalog.roots(), self.path)
+            digests = []
+            for path in targets:
+                place = roots.place(path)
+                image = catalog.image_at(*place) if place else None
+                if image is None:
+                    raise PathNotFound(f"{path}: not an image of the database; nothing was changed")
+                digests.append(image.digest)
+            return catalog.add_distinct_pairs(combinations(digests, 2))
 
     # --- keeping it in step -------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -23,7 +24,7 @@ from catdb.images import Stamp
 
 FORMAT = 2
 _APPLICATION = 0x63617464
-_NEW_IN_2 = ("TABLE centroid", "INDEX image_inode")
+_NEW_IN_2 = ("TABLE centroid", "INDEX image_inode", "TABLE distinct_pair")
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
 _EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
@@ -58,6 +59,7 @@ CREATE TABLE failure(
     PRIMARY KEY(root, path)) WITHOUT ROWID;
 CREATE TABLE removed(root INTEGER, path BLOB, back INTEGER NOT NULL, PRIMARY KEY(root, path)) WITHOUT ROWID;
 CREATE TABLE exclude(glob BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE distinct_pair(one BLOB, other BLOB, PRIMARY KEY(one, other)) WITHOUT ROWID;
 """
 
 
@@ -375,6 +377,21 @@ class Catalog:
 
     def image(self, image: int) -> Image | None:
         return next(self._images("WHERE id = ?", (image,)), None)
+
+    def copies(self) -> list[list[Image]]:
+        """Return the images whose files hold the same content as another's, by content, oldest first."""
+        repeated = "SELECT digest FROM image GROUP BY digest HAVING count(*) > 1"
+        images = self._images(f"WHERE digest IN ({repeated}) ORDER BY digest, id", ())
+        return [list(group) for _, group in groupby(images, key=lambda image: image.digest)]
+
+    def distinct_pairs(self) -> set[tuple[bytes, bytes]]:
+        """Return the pairs of contents, the lesser digest first, that are no duplicates of one another."""
+        return set(self.sql.execute("SELECT one, other FROM distinct_pair"))
+
+    def add_distinct_pairs(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
+        """Remember pairs of contents as no duplicates in the running transaction; return how many are new."""
+        ordered = [(min(pair), max(pair)) for pair in pairs]
+        return self.sql.executemany("INSERT OR IGNORE INTO distinct_pair VALUES(?, ?)", ordered).rowcount
 
     def images(self) -> Iterator[Image]:
         """Yield every image by root and path, a page at a time."""

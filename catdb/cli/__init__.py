@@ -274,6 +274,49 @@ def failures(db: str | None, as_json: bool) -> None:
         click.echo(f"{show(failure.path)}: {show(failure.reason)}")
 
 
+@cli.command(short_help="List images that are copies of one another.")
+@click.argument("paths", metavar="[PATH PATH...]", nargs=-1, type=path_type)
+@database
+@click.option(
+    "--similarity",
+    metavar="S",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.93,
+    help="How alike the least alike part of a near copy must be [0.93].",
+)
+@click.option("--mark-distinct", is_flag=True, help="Remember that the images at PATH PATH... are no copies.")
+@click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores].")
+@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write a line for each image as CSV as well.")
+@waiting
+@as_json
+@click.pass_context
+def duplicates(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    db: str | None,
+    similarity: float,
+    mark_distinct: bool,
+    jobs: int | None,
+    csv_file: str | None,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """List groups of copies: the same bytes; the same pixels; re-encoded, resized or slightly cropped.
+
+    The one to keep comes first: the most pixels, then the oldest file. Nothing is ever deleted.
+    """
+    from catdb.cli import copies
+
+    if mark_distinct and (len(set(map(os.path.abspath, paths))) < 2 or csv_file):
+        raise click.UsageError("--mark-distinct takes two images or more, and no --csv")
+    if paths and not mark_distinct:
+        raise click.UsageError("paths are for --mark-distinct; the whole database is looked through")
+    if mark_distinct:
+        copies.mark_distinct(db, paths, wait=wait, as_json=as_json)
+    elif not copies.list_duplicates(db, similarity=similarity, jobs=jobs, as_json=as_json, csv_file=csv_file):
+        ctx.exit(SOME_FAILED)
+
+
 @cli.command()
 @database
 @click.option("--repair", is_flag=True, help="Make damaged shards anew from the catalog first.")
