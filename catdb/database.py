@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from catdb import backbones
 from catdb import backup as backing_up
 from catdb import check as checking
+from catdb import export as exporting
+from catdb import relocate as relocating
 from catdb.backbones import DEFAULT, PER_IMAGE, Canary, Embedder, Engine, Recipe, canonical
 from catdb.backbones.table import GRAPH
 from catdb.backup import Backup
@@ -35,6 +37,7 @@ from catdb.lock import Lock
 from catdb.mounts import filesystem, is_remote
 from catdb.query import Query, Reach, Result, answer, answer_vector
 from catdb.reconcile import Means, Progress, Report, reconcile, require
+from catdb.relocate import Moved
 from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
@@ -424,6 +427,43 @@ class Database:
             self._notice(f"{path} is on a network file system ({kind}): copy it to a local disk before it is used")
         return backing_up.backup(
             self._store, path, link=link, tell=lambda step, done, of: progress(Progress(step, done, of, 0))
+        )
+
+    def export(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        form: str = "csv",
+        vectors: bool = False,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> int:
+        """Write a table of all images to a file or a binary stream, as "csv" or "npz"; return how many images.
+
+        Path, size and categories of each, and with ``vectors`` its vector; the columns are listed in
+        :mod:`catdb.export`. A file that exists is replaced once the new one is whole. Raises StorageError.
+        """
+        place = absolute(target) if isinstance(target, str | os.PathLike) else target
+        return exporting.export(
+            self._store, place, form, vectors=vectors, tell=lambda step, done, of: progress(Progress(step, done, of, 0))
+        )
+
+    def relocate(
+        self,
+        old: str | os.PathLike[str],
+        new: str | os.PathLike[str],
+        *,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> list[Moved]:
+        """Have every folder of the database at or below ``old`` be known below ``new``, to which its images have moved.
+
+        First a sample of each is compared by content, see :mod:`catdb.relocate`. The next build looks through the new
+        place without a network pass. Raises PathNotFound and RelocationRefused; nothing has been changed then.
+        """
+        return relocating.relocate(
+            self._store,
+            absolute(old),
+            absolute(new),
+            tell=lambda done, of: progress(Progress("comparing", done, of, 0)),
         )
 
     def _create(self) -> None:

@@ -40,7 +40,7 @@ HEAVY = (
     "xxhash",
 )
 
-INWARD = {"database", "reconcile", "query", "store", "check", "backup", "roots", "cli"}
+INWARD = {"database", "reconcile", "query", "store", "check", "backup", "roots", "export", "relocate", "cli"}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -53,6 +53,8 @@ FORBIDDEN = {
     "roots": {"database", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
     "check": {"database", "reconcile", "query", "backup", "backbones", "cli"},
     "backup": {"database", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
+    "export": {"database", "reconcile", "query", "check", "backup", "backbones", "search", "images", "cli"},
+    "relocate": {"database", "reconcile", "query", "check", "backup", "backbones", "search", "cli"},
     "query": {"database", "reconcile", "cli"},
     "reconcile": {"database", "query", "cli"},
 }
