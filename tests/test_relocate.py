@@ -104,7 +104,7 @@ def test_it_knows_the_new_place_from_the_database_and_the_new_device(
     assert database.build().removed == 1  # not taken to be away for lying on another device
 
 
-@pytest.mark.parametrize(("old", "new"), [("", "deeper/still"), ("deeper", "")])
+@pytest.mark.parametrize(("old", "new"), [("", "deeper"), ("", "deeper/still"), ("deeper", "")])
 def test_folders_move_into_and_out_of_their_own_places(
     old: str, new: str, tmp_path: Path, instant: Instant, open_db: Open
 ) -> None:
