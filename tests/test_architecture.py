@@ -37,10 +37,12 @@ SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
 EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
 HEAVY = (
     *("PIL", "cv2", "h5py", "keras", "numkong", "numpy", "openvino", "psutil", "sqlite3", "tensorflow", "tqdm"),
-    "xxhash",
+    *("watchdog", "xxhash"),
 )
 
-INWARD = {"database", "reconcile", "query", "store", "check", "backup", "roots", "export", "relocate", "cli"}
+INWARD = {
+    *("database", "watch", "reconcile", "query", "store", "check", "backup", "roots", "export", "relocate", "cli"),
+}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -49,14 +51,16 @@ FORBIDDEN = {
     "search": INWARD | {"images", "backbones", "catalog"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
-    "store": {"database", "reconcile", "query", "check", "backup", "backbones", "cli"},
-    "roots": {"database", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
-    "check": {"database", "reconcile", "query", "backup", "backbones", "cli"},
-    "backup": {"database", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
-    "export": {"database", "reconcile", "query", "check", "backup", "backbones", "search", "images", "cli"},
-    "relocate": {"database", "reconcile", "query", "check", "backup", "backbones", "search", "cli"},
-    "query": {"database", "reconcile", "cli"},
-    "reconcile": {"database", "query", "cli"},
+    "store": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "cli"},
+    "roots": {"database", "watch", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
+    "check": {"database", "watch", "reconcile", "query", "backup", "backbones", "cli"},
+    "backup": {"database", "watch", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
+    "export": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "search", "images", "cli"},
+    "relocate": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "search", "cli"},
+    "query": {"database", "watch", "reconcile", "cli"},
+    "ingest": {"database", "watch", "reconcile", "query", "cli"},
+    "reconcile": {"database", "watch", "query", "cli"},
+    "watch": {"database", "check", "backup", "shard", "search", "cli"},
 }
 
 
@@ -109,6 +113,17 @@ def test_no_room_knows_those_that_stand_on_it(room: str) -> None:
 def test_only_the_program_knows_the_command_line() -> None:
     knowing = [name(module) for module in MODULES if "cli" in rooms(module) and not within(name(module), "cli")]
     assert knowing == ["__main__"]
+
+
+def test_only_the_facade_knows_the_watch_and_only_when_it_is_asked_to() -> None:
+    """Watchdog is loaded by nobody who searches; the command line sees the watch through the facade."""
+    knowing = [name(module) for module in MODULES if "watch" in rooms(module) and not within(name(module), "watch")]
+    assert knowing == ["database"]
+    code = (
+        "import catdb.database, catdb.cli.watching, sys\nprint('watchdog' in sys.modules, 'catdb.watch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False False\n", "")
 
 
 def test_errors_know_nothing() -> None:

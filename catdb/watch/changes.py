@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
-from contextlib import suppress
+import warnings
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -35,6 +36,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 _CLOSES = sys.platform == "linux"  # only inotify says when a file that was written to is closed
+_PATIENCE = 4.0  # seconds after which a heartbeat that was not heard means that there are no more events
 _KINDS: list[type[FileSystemEvent]] = [
     *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
@@ -46,16 +48,18 @@ _KINDS: list[type[FileSystemEvent]] = [
 class Changes:
     """Paths that changed, as they are seen from the folders that are watched.
 
-    ``whole``: files that nobody is writing to any more, or that are gone. ``open``: files that may still be written
-    to, and folders that appeared with who knows what in them. ``lost``: there were more events, so look everywhere.
+    ``whole``: files that nobody is writing to any more. ``open``: files that may still be written to, and folders that
+    appeared with who knows what in them. ``gone``: what is not there any more. ``lost``: there were more events, so
+    look everywhere.
     """
 
     whole: frozenset[str] = frozenset()
     open: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     lost: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.whole or self.open or self.lost)
+        return bool(self.whole or self.open or self.gone or self.lost)
 
 
 @dataclass
@@ -94,7 +98,7 @@ class Events:
 
         ``skip``: a folder of which nothing is told, the database itself.
         """
-        self._skip = skip
+        self._skip = os.path.join(os.path.realpath(skip), "") if skip is not None else None
         self._queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None] = SimpleQueue()
         self._whole, self._open, self._gone = _Bucket(quiet, cap), _Bucket(quiet, cap), _Bucket(5 * quiet, 5 * cap)
         self._watches: dict[str, ObservedWatch] = {}
@@ -102,6 +106,7 @@ class Events:
         self._lost = _Lost()
         self._pulse: tempfile.TemporaryDirectory[str] | None = None
         self._beat = self._heard = 0
+        self._beaten = 0.0
 
     def watch(self, folder: str) -> None:
         """Watch a folder and everything below it. OSError where the system refuses, wholly or in part."""
@@ -140,26 +145,36 @@ class Events:
             logging.getLogger("watchdog").addHandler(self._lost)
             # All events: only so does a file that was moved in differ from one that has just been opened.
             options: dict[str, Any] = {"generate_full_events": True} if _CLOSES else {}
-            observer = Observer(**options)
-            observer.start()
-            self._observer = observer
-            self._pulse = tempfile.TemporaryDirectory(prefix="catdb-watch-")
-            self._beat = self._heard = 0
-            observer.schedule(_Beats(self), self._pulse.name, event_filter=_KINDS)
+            # Of a folder that went to another one and came back, which does no harm.
+            warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+            try:
+                self._observer = Observer(**options)
+                self._observer.start()
+                self._pulse = tempfile.TemporaryDirectory(prefix="catdb-watch-")
+                self._beat = self._heard = 0
+                self._observer.schedule(_Beats(self), self._pulse.name, recursive=True, event_filter=_KINDS)
+            except OSError:  # a watch without a heartbeat is none
+                self.close()
+                raise
         return self._observer
 
     def heartbeat(self) -> bool:
-        """Say whether events still come in: whether the file that the last call made was reported since."""
+        """Say whether events still come in: whether the file that the last call made is reported before long."""
         if self._observer is None or self._pulse is None:
             return True
-        alive = self._observer.is_alive() and self._heard >= self._beat
-        if alive:
-            self._beat += 1
-            with open(os.path.join(self._pulse.name, str(self._beat)), "w"):
-                pass
-            with suppress(OSError):
-                os.unlink(os.path.join(self._pulse.name, str(self._beat - 1)))
-        return alive
+        if self._heard < self._beat or not self._observer.is_alive():
+            return self._observer.is_alive() and time.monotonic() - self._beaten < _PATIENCE
+        try:
+            # In a new folder, for which there has to be a watch left: else others may have gone without one, too.
+            os.mkdir(folder := os.path.join(self._pulse.name, f"beat {self._beat + 1}"))
+            with open(os.path.join(folder, str(self._beat + 1)), "w"):
+                self._beat, self._beaten = self._beat + 1, time.monotonic()
+            shutil.rmtree(os.path.join(self._pulse.name, f"beat {self._beat - 1}"), ignore_errors=True)
+        except FileNotFoundError:
+            return os.path.isdir(self._pulse.name)
+        except OSError:
+            pass  # a full disk says nothing of events
+        return True
 
     def wake(self) -> None:
         """Have :meth:`changes` return soon."""
@@ -179,7 +194,7 @@ class Events:
                 self._sort(*event)
                 if time.monotonic() < until:
                     continue
-            return Changes(self._whole.take() | self._gone.take(), self._open.take(), self._lost.take())
+            return Changes(self._whole.take(), self._open.take(), self._gone.take(), self._lost.take())
 
     def pending(self) -> bool:
         """Say whether something was heard of that has not settled."""
@@ -187,13 +202,14 @@ class Events:
 
     def _sort(self, real: str, folder: str, event: FileSystemEvent) -> None:
         """Put what an event says where it belongs."""
-        source, target = (_seen(os.fsdecode(path), real, folder) for path in (event.src_path, event.dest_path))
+        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path))
+        source, target = ("" if self._is_skipped(path) else _seen(path, real, folder) for path in paths)
         if isinstance(event, FileMovedEvent | DirMovedEvent):
             if source:
-                (self._whole if target else self._gone).add(source)
+                self._gone.add(source)
             if target:
                 (self._open if event.is_directory else self._whole).add(target)
-        elif not source or self._is_skipped(source):
+        elif not source:
             pass
         elif isinstance(event, FileDeletedEvent | DirDeletedEvent):
             self._gone.add(source)
@@ -203,7 +219,7 @@ class Events:
             self._open.add(source)
 
     def _is_skipped(self, path: str) -> bool:
-        return self._skip is not None and (path == self._skip or path.startswith(os.path.join(self._skip, "")))
+        return self._skip is not None and os.path.join(path, "").startswith(self._skip)
 
     def close(self) -> None:
         """Stop watching."""
