@@ -23,6 +23,7 @@ from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
 Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
+_CANDIDATES = 8  # times as many images are taken from shards of shortened vectors, and compared again by whole ones
 _TOGETHER = 32  # query images embedded in one pass
 
 
@@ -196,6 +197,9 @@ def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Re
         total = snapshot.catalog.count()
         everything = list(dict.fromkeys([*own, *populated]))
         probes = len(everything) if reach.exact else reach.probes
+        vector, depth, projection = point.vector, reach.k, snapshot.projection
+        if projection:
+            vector, depth = projection.apply(vector[None])[0], _CANDIDATES * reach.k
         widened = False
         while True:
             if probes >= len(everything):
@@ -203,11 +207,13 @@ def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Re
             elif probes <= len(own):
                 probed = own[:probes]
             else:
-                probed = search.route(own, *snapshot.centroids(), point.vector, probes)
-            hits = search.nearest(point.vector, snapshot.blocks(probed), probed, reach.k)
+                probed = search.route(own, *snapshot.centroids(), vector, probes)
+            hits = search.nearest(vector, snapshot.blocks(probed), probed, depth)
             if hits.scanned or probes >= len(everything):
                 break
             widened, probes = True, probes + PER_IMAGE
+        if projection:
+            hits = _by_whole_vectors(snapshot, point.vector, hits, reach.k)
         return Result(
             query=label,
             categories=_predictions(store, point.categories),
@@ -219,6 +225,16 @@ def _nearest(store: Store, label: str | None, point: _Point, reach: Reach) -> Re
             widened=widened,
             notes=tuple(dict.fromkeys(snapshot.notes)),
         )
+
+
+def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: search.Hits, k: int) -> search.Hits:
+    """Return the k best of hits by their whole vectors. One that is damaged keeps what its short one says."""
+    found = hits.similarities.copy()
+    for place, image in enumerate(hits.image_ids.tolist()):
+        whole = snapshot.catalog.vector(image)
+        if whole is not None:
+            found[place] = search.similarities(whole[None], vector)[0]
+    return search.Hits(*search.top(hits.image_ids, np.clip(found, -1.0, 1.0), k), hits.scanned)
 
 
 def _matches(store: Store, snapshot: Snapshot, hits: search.Hits) -> Iterator[Match]:

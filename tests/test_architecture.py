@@ -49,6 +49,7 @@ FORBIDDEN = {
     "catalog": INWARD | {"backbones", "shard", "search"},
     "shard": INWARD | {"images", "backbones", "catalog", "search"},
     "search": INWARD | {"images", "backbones", "catalog"},
+    "projection": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "store": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "cli"},

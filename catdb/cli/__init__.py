@@ -79,6 +79,7 @@ def build(
     weights: str | None,
     engine: str,
     precision: str,
+    dimensions: int | None,
     wait: float,
     nice: bool,
     as_json: bool,
@@ -91,7 +92,7 @@ def build(
     if nice:
         os.nice(19)
     network = {"backbone": backbone, "weights": weights, "engine": engine, "precision": precision}
-    with open_database(db, create=True, wait=wait, **network) as store:
+    with open_database(db, create=True, wait=wait, dimensions=dimensions, **network) as store:
         if not folders and not os.path.exists(os.path.join(store.path, "catalog.sqlite")):
             raise click.UsageError("there is no database yet: name the folders to build it from")
         with Bar() as bar:
@@ -239,6 +240,9 @@ def info(db: str | None, as_json: bool) -> None:
     weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
     click.echo(f"{show(found.path)}: {found.images:,} images in {found.categories} categories, {found.bytes:,} bytes")
     click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
+    if found.dimensions:
+        when = "" if found.shortened else ", once there are enough images to learn how"
+        click.echo(f"shards hold vectors shortened to {found.dimensions} dimensions{when}")
     if found.weights_sha256:
         click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
     click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")
@@ -300,15 +304,16 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
 
 @cli.command(short_help="Write everything that waits into the shards.")
 @database
+@click.option("--refit", is_flag=True, help="Learn anew how vectors are shortened (see build --dimensions).")
 @waiting
 @as_json
-def compact(db: str | None, wait: float, as_json: bool) -> None:
+def compact(db: str | None, refit: bool, wait: float, as_json: bool) -> None:
     """Write every waiting image into its shards, and drop removed ones from them.
 
     A build leaves few of either, and they cost a search little time and no accuracy. An interrupted one goes on.
     """
     with open_database(db, wait=wait) as store, Bar() as bar:
-        count = store.compact(progress=bar)
+        count = store.compact(refit=refit, progress=bar)
     if as_json:
         click.echo(json.dumps({"shards": count}))
         return
