@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -17,6 +18,7 @@ from stock import CATEGORIES, META, delete, put, shards
 
 from catdb import BackboneMismatch, Database, DatabaseDamaged
 from catdb.check import check, repair
+from catdb.projection import Projection, fit
 from catdb.query import Reach, answer_vector
 from catdb.store import Store
 
@@ -167,6 +169,17 @@ def test_it_routes_by_shortened_centroids(store: Store) -> None:
         assert (result.probed, result.scanned) == (1, len(members[closest]))
 
 
+def test_centroids_are_short_whether_a_category_is_folded_or_waits(store: Store) -> None:
+    with store.snapshot() as snapshot:
+        folded = snapshot.centroids()[1]
+    with store.writing() as catalog:
+        store.unpoint(catalog, [4, 7])
+    with store.snapshot() as snapshot:
+        categories, centroids = snapshot.centroids()
+    assert categories.tolist() == [0, 1, 2, 3, 5, 6, 8, 9, 4, 7]
+    assert np.abs(centroids[np.argsort(categories)] - folded).max() < 1e-5
+
+
 def test_a_damaged_vector_costs_its_score_and_no_answer(store: Store) -> None:
     before = found(store, 1000)
     with store.writing() as catalog, catalog.transaction():
@@ -241,24 +254,41 @@ def test_a_damaged_projection_is_told_and_made_anew(store: Store) -> None:
 def test_another_process_that_fitted_meanwhile_was_first(tmp_path: Path) -> None:
     ours, theirs = made(tmp_path / "db"), Store(str(tmp_path / "db"), wait=0.0)
     fill(ours, range(120))
+    numbers: list[int | None] = []
 
-    def first(*words: object) -> object:
-        with mock.patch("catdb.store.fit", real):
+    def number() -> int | None:
+        with theirs.snapshot() as snapshot:
+            return snapshot.catalog.projection()
+
+    def first(*words: Any) -> Projection:
+        fill(theirs, range(120, 160))
+        with mock.patch("catdb.store.fit", fit):
             assert theirs.refit()
-        return real(*words)  # type: ignore[arg-type]
-
-    from catdb.store import fit as real
+        numbers.append(number())
+        return fit(*words)
 
     with mock.patch("catdb.store.fit", first):
         assert ours.refit()
-    with theirs.snapshot() as snapshot:
-        number = snapshot.catalog.projection()
-    with ours.snapshot() as snapshot:
-        assert snapshot.catalog.projection() == number
+    assert numbers == [number()] != [None]
     ours.fold_all()
     assert check(ours).problems == ()
     ours.close()
     theirs.close()
+
+
+def test_a_store_follows_when_another_process_fits_anew(store: Store) -> None:
+    expected = found(store, 1000)
+    other = Store(store.path, wait=0.0)
+    fill(other, range(200, 300))
+    assert other.refit(force=True)
+    assert [similarity for _, similarity in found(store, 1000)][0] >= expected[0][1]
+    other.fold_all()
+    assert check(store).problems == ()
+    assert found(store, 1000) == found(other, 1000)
+    with store.snapshot() as snapshot, other.snapshot() as another:
+        assert snapshot.projection is not None and another.projection is not None
+        assert snapshot.projection.axes.tobytes() == another.projection.axes.tobytes()
+    other.close()
 
 
 # --- as a user meets it -------------------------------------------------------------------------------------------
