@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from catdb.reconcile import Progress, Report
     from catdb.relocate import Moved
     from catdb.watch import Notice, Watch
+    from catdb.why import Why
 
 _LAZY = {
     "Backup": "catdb.backup",
@@ -67,6 +68,7 @@ _LAZY = {
     "Report": "catdb.reconcile",
     "Result": "catdb.query",
     "Watch": "catdb.watch",
+    "Why": "catdb.why",
 }
 
 __all__ = [
@@ -101,6 +103,7 @@ __all__ = [
     "Watch",
     "WeightsInvalid",
     "WeightsNotFound",
+    "Why",
 ]
 
 

@@ -40,6 +40,10 @@ class Projection:
             out[start : start + _PIECE] = values / np.sqrt(np.square(values).sum(axis=1, keepdims=True))
         return out
 
+    def back(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the rows (n, d) that lie on the axes at rows (n, D): what is left of a mean of vectors, say."""
+        return rows @ (self.axes / _AXIS).astype(np.float32)
+
     def pack(self) -> bytes:
         """Return the axes as bytes, of which :func:`unpack` makes the same projection."""
         return self.axes.astype("<i4").tobytes()

@@ -12,10 +12,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from catdb import calibration
 from catdb.backbones import Engine
-from catdb.catalog import Survey, Todo, is_forgotten, is_removed
+from catdb.catalog import Catalog, Survey, Todo, is_forgotten, is_removed
 from catdb.errors import PathNotFound
 from catdb.images import Decoders, Failure, Found, Unlisted, excluded, find, ignored
 from catdb.ingest import Event, Intake
@@ -121,13 +123,28 @@ def refresh(means: Means, paths: Iterable[str], *, keeping: bool = False) -> Rep
     with means.store.snapshot() as snapshot:
         roots = Roots(snapshot.catalog.roots(), means.store.path)
         removed = {root.id: snapshot.catalog.removed(root.id) for root in roots.all}
-        places = sorted({place for place in map(roots.place, paths) if place})
+        named = {place for place in map(roots.place, paths) if place}
+        places = sorted({*named, *_other_names(snapshot.catalog, roots, named)})
         places = [
             (root, path)
             for root, path in places
             if not is_removed(path, removed[root]) and (roots.get(root).whole or snapshot.catalog.is_known(root, path))
         ]
     return _carry_out(_Run(means, partial=True, keeping=keeping), roots, places)
+
+
+def _other_names(catalog: Catalog, roots: Roots, places: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Return where else the files at these places are known, as other names of them or as links: no event tells."""
+    known: set[int] = set()
+    new: set[int] = set()
+    for place in places:
+        known.update(catalog.inodes_below(*place))
+        with suppress(OSError):
+            status = os.stat(roots.path(*place))
+            (known if status.st_nlink > 1 else new).add(status.st_ino)
+    # What is new can be known by a link alone, and was then looked at while it was being written.
+    found = catalog.places_of(known | new, failures=True) if known or new else []
+    return found + (catalog.places_of(known, failures=False) if known else [])
 
 
 def _carry_out(run: _Run, roots: Roots, places: Sequence[tuple[int, bytes]]) -> Report:
@@ -147,6 +164,7 @@ def _carry_out(run: _Run, roots: Roots, places: Sequence[tuple[int, bytes]]) -> 
             survey.close()
         # One new photograph does not make four shards anew, but a build leaves everything folded that is worth it.
         run.store.fold_due(at_rest=not run.partial, progress=lambda done, of: run.progress("folding", done, of))
+        calibration.refresh(run.store)
     with run.store.snapshot() as snapshot:
         total = snapshot.catalog.count()
     return Report(

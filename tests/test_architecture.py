@@ -31,17 +31,32 @@ OWNERS = {
     "click": {"cli"},
     "tqdm": {"cli"},
     "psutil": {"mounts"},
+    "scipy": {"blocks"},
     "watchdog": {"watch"},
 }
 SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
 EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
 HEAVY = (
-    *("PIL", "cv2", "h5py", "keras", "numkong", "numpy", "openvino", "psutil", "sqlite3", "tensorflow", "tqdm"),
+    *(
+        "PIL",
+        "cv2",
+        "h5py",
+        "keras",
+        "numkong",
+        "numpy",
+        "openvino",
+        "psutil",
+        "scipy",
+        "sqlite3",
+        "tensorflow",
+        "tqdm",
+    ),
     *("watchdog", "xxhash"),
 )
 
 INWARD = {
-    *("database", "watch", "reconcile", "query", "store", "check", "backup", "roots", "export", "relocate", "cli"),
+    *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "store", "check", "backup"),
+    *("roots", "export", "relocate", "cli"),
 }
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
@@ -56,9 +71,14 @@ FORBIDDEN = {
     "roots": {"database", "watch", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
     "check": {"database", "watch", "reconcile", "query", "backup", "backbones", "cli"},
     "backup": {"database", "watch", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
-    "export": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "search", "images", "cli"},
-    "relocate": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "search", "cli"},
-    "query": {"database", "watch", "reconcile", "cli"},
+    "export": INWARD - {"store", "roots", "export"} | {"backbones", "search", "images"},
+    "relocate": INWARD - {"store", "roots", "relocate"} | {"backbones", "search"},
+    "questions": INWARD | {"images", "catalog", "shard", "search"},
+    "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
+    "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
+    "calibration": INWARD - {"store"} | {"images", "backbones", "shard", "search"},
+    "query": {"database", "watch", "reconcile", "why", "cli"},
+    "why": {"database", "watch", "reconcile", "cli"},
     "ingest": {"database", "watch", "reconcile", "query", "cli"},
     "reconcile": {"database", "watch", "query", "cli"},
     "watch": {"database", "check", "backup", "shard", "search", "cli"},

@@ -62,6 +62,15 @@ def test_cosines_are_kept_and_rows_are_of_unit_length() -> None:
     assert np.abs(short.astype(np.float64) @ short.astype(np.float64).T - exact).max() < 0.01
 
 
+def test_what_comes_back_lies_where_it_was_as_far_as_the_axes_reach() -> None:
+    projection, whole = fitted(), rows(8, 40)
+    returned = projection.back(projection.apply(whole).astype(np.float32))
+    assert returned.shape == whole.shape
+    assert (np.einsum("nd,nd->n", returned, whole.astype(np.float32)) > 0.99).all()
+    mean = projection.apply(whole).mean(axis=0, dtype=np.float32)
+    assert np.abs(projection.back(mean[None])[0] - whole.mean(axis=0, dtype=np.float32)).max() < 0.01
+
+
 def test_all_dimensions_keep_all() -> None:
     whole = rows(5, 30)
     short = fit([rows(2, 400)], WIDE, WIDE).apply(whole).astype(np.float64)

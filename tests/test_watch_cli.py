@@ -260,7 +260,7 @@ def test_a_killed_one_goes_on_from_there(name: str, photos: Path) -> None:
 
 
 def test_a_reader_that_goes_away_ends_it_without_a_word(built: Path) -> None:
-    save(built / "new.png", 60)
+    os.utime(save(built / "new.png", 60), (1e9, 1e9))
     done = subprocess.run(
         ["bash", "-c", f"{CATDB} watch --json 2>err | head -1"], capture_output=True, text=True, timeout=60
     )
@@ -270,7 +270,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(built: Path) -> None:
 
 
 def test_an_output_that_takes_no_more_ends_it_with_one_line(built: Path) -> None:
-    save(built / "new.png", 60)
+    os.utime(save(built / "new.png", 60), (1e9, 1e9))  # settled long ago: taken in by the first look
     with open("/dev/full", "w") as full:
         done = subprocess.run([CATDB, "watch", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1

@@ -37,6 +37,7 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 
 _CLOSES = sys.platform == "linux"  # only inotify says when a file that was written to is closed
 _PATIENCE = 4.0  # seconds after which a heartbeat that was not heard means that there are no more events
+_MOST = 100_000  # events that may wait, some 50 MB
 _KINDS: list[type[FileSystemEvent]] = [
     *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
@@ -100,7 +101,9 @@ class Events:
         """
         self._skip = os.path.join(os.path.realpath(skip), "") if skip is not None else None
         self._queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None] = SimpleQueue()
-        self._whole, self._open, self._gone = _Bucket(quiet, cap), _Bucket(quiet, cap), _Bucket(5 * quiet, 5 * cap)
+        self._whole, self._open = _Bucket(quiet, cap), _Bucket(quiet, cap)
+        self._gone = _Bucket(3 * quiet, 0.75 * cap)  # no longer: until then a search still finds what is gone
+        self._fresh = _Bucket(5 * quiet, 5 * cap)  # files that appeared, until they are closed, which some never are
         self._watches: dict[str, ObservedWatch] = {}
         self._observer: BaseObserver | None = None
         self._lost = _Lost()
@@ -112,7 +115,7 @@ class Events:
         """Watch a folder and everything below it. OSError where the system refuses, wholly or in part."""
         observer = self._started()
         real = os.path.realpath(folder)  # a watch on a link would be one on the link itself
-        handler = _Enqueue(self._queue, real, folder)
+        handler = _Enqueue(self._queue, self._lost, real, folder)
         self._watches[folder] = observer.schedule(handler, real, recursive=True, event_filter=_KINDS)
         try:
             self.probe()
@@ -183,7 +186,7 @@ class Events:
     def changes(self, timeout: float) -> Changes:
         """Wait for changes to settle, at most ``timeout`` seconds, and return them; without any, after a wake() too."""
         end = time.monotonic() + timeout
-        buckets = (self._whole, self._open, self._gone)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
         while True:
             until = min(end, *(bucket.due() for bucket in buckets))
             try:
@@ -194,11 +197,13 @@ class Events:
                 self._sort(*event)
                 if time.monotonic() < until:
                     continue
-            return Changes(self._whole.take(), self._open.take(), self._gone.take(), self._lost.take())
+            open_ = self._open.take() | self._fresh.take()
+            return Changes(self._whole.take(), open_, self._gone.take(), self._lost.take())
 
     def pending(self) -> bool:
         """Say whether something was heard of that has not settled."""
-        return bool(self._queue.qsize() or self._whole.paths or self._open.paths or self._gone.paths)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
+        return bool(self._queue.qsize() or any(bucket.paths for bucket in buckets))
 
     def _sort(self, real: str, folder: str, event: FileSystemEvent) -> None:
         """Put what an event says where it belongs."""
@@ -215,8 +220,11 @@ class Events:
             self._gone.add(source)
         elif isinstance(event, FileClosedEvent):
             self._whole.add(source)
+            self._fresh.paths.discard(source)
         elif event.is_directory or not _CLOSES or _is_complete(source):
             self._open.add(source)
+        else:
+            self._fresh.add(source)
 
     def _is_skipped(self, path: str) -> bool:
         return self._skip is not None and os.path.join(path, "").startswith(self._skip)
@@ -237,11 +245,16 @@ class Events:
 class _Enqueue(FileSystemEventHandler):
     """Puts events into the queue and does nothing else: an exception here would end watchdog's thread in silence."""
 
-    def __init__(self, queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None], real: str, folder: str) -> None:
-        self._queue, self._real, self._folder = queue, real, folder
+    def __init__(
+        self, queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None], lost: _Lost, real: str, folder: str
+    ) -> None:
+        self._queue, self._lost, self._real, self._folder = queue, lost, real, folder
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        self._queue.put((self._real, self._folder, event))
+        if self._queue.qsize() < _MOST:
+            self._queue.put((self._real, self._folder, event))
+        else:  # a build of hours is under way: looking everywhere after it costs less than remembering
+            self._lost.happened = True
 
 
 class _Beats(FileSystemEventHandler):
@@ -261,13 +274,13 @@ class _Lost(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._happened = False
+        self.happened = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._happened = True
+        self.happened = True
 
     def take(self) -> bool:
-        happened, self._happened = self._happened, False
+        happened, self.happened = self.happened, False
         return happened
 
 
