@@ -313,6 +313,30 @@ def test_dimensions_are_a_property_of_the_database(tmp_path: Path, instant: Inst
     open_db(backbone=instant, dimensions=4)
 
 
+def test_words_filters_and_why_work_as_with_whole_vectors(tmp_path: Path, instant: Instant, open_db: Open) -> None:
+    for seed in range(120):
+        save(tmp_path / "photos" / ("below" if seed % 3 else "") / f"{seed}.png", seed)
+    whole, short = open_db("whole", backbone=instant), open_db("short", backbone=instant, dimensions=8)
+    for database in (whole, short):
+        database.build(tmp_path / "photos")
+    assert short.info().shortened
+    one, other = tmp_path / "photos" / "0.png", tmp_path / "photos" / "below" / "1.png"
+    expected, found = whole.search_text("category 3"), short.search_text("category 3")
+    assert found.scanned == expected.scanned
+    assert [m.similarity for m in found] == pytest.approx([m.similarity for m in expected], abs=0.01)
+    assert len({m.path for m in found} & {m.path for m in expected}) >= 8
+    for how in ({"under": tmp_path / "photos" / "below"}, {"min_similarity": 0.9}, {"without": [other]}, {"probes": 7}):
+        expected, found = (database.search(one, **how) for database in (whole, short))  # type: ignore[arg-type]
+        assert [(m.path, m.similarity, m.percentile) for m in found] == [
+            (m.path, m.similarity, m.percentile) for m in expected
+        ], how
+        assert found.scanned == expected.scanned or "probes" in how  # the centroids are others
+    expected_why, found_why = whole.why(one, other), short.why(one, other)
+    assert (found_why.similarity, found_why.shared) == (expected_why.similarity, expected_why.shared)
+    assert found_why.a_finds_b.by_default == expected_why.a_finds_b.by_default
+    assert (found_why.a_finds_b.probes is None) == (expected_why.a_finds_b.probes is None)
+
+
 def test_more_dimensions_than_there_are_is_refused(tmp_path: Path, photos: Path, instant: Instant) -> None:
     said = "instant has 12 dimensions: --dimensions 13 must be from 1 to that"
     with (
