@@ -35,6 +35,7 @@ from catdb.errors import (
     EngineFailed,
     ImageUnreadable,
     PathNotFound,
+    RelocationRefused,
     StorageError,
     WeightsInvalid,
     WeightsNotFound,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from catdb.ingest import Event
     from catdb.query import Match, Prediction, Result
     from catdb.reconcile import Progress, Report
+    from catdb.relocate import Moved
     from catdb.watch import Notice, Watch
     from catdb.why import Why
 
@@ -63,6 +65,7 @@ _LAZY = {
     "Group": "catdb.duplicates",
     "Info": "catdb.database",
     "Match": "catdb.query",
+    "Moved": "catdb.relocate",
     "Notice": "catdb.watch",
     "Prediction": "catdb.query",
     "Progress": "catdb.reconcile",
@@ -95,10 +98,12 @@ __all__ = [
     "ImageUnreadable",
     "Info",
     "Match",
+    "Moved",
     "Notice",
     "PathNotFound",
     "Prediction",
     "Progress",
+    "RelocationRefused",
     "Report",
     "Result",
     "StorageError",

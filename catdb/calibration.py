@@ -70,7 +70,7 @@ def recall(snapshot: Snapshot, images: int) -> Recall | None:
 def _learn(snapshot: Snapshot, count: int, images: int) -> Recall | None:
     sample = snapshot.catalog.sample(count)
     own = np.array([image for image, _ in sample], np.int64)
-    queries = np.array([vector for _, vector in sample], np.float16)
+    queries = np.array([snapshot.short(vector) for _, vector in sample], np.float16)
     regions = snapshot.regions()
     every = [load.category for load in snapshot.catalog.loads() if load.images]
     nearest = search.neighbours(queries, own, snapshot.blocks(every), recalling.K)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from catdb.catalog import MISTYPED, RESTORE, Catalog, Centroid, Load
 from catdb.checksum import checksum
-from catdb.errors import ShardDamaged
+from catdb.errors import DatabaseDamaged, ShardDamaged
 from catdb.shard import WIDTH, Rows
 from catdb.store import Store, mean
 
 _UNIT = 2e-3  # how far the length of a float16 vector may be from 1; rounding explains 5e-4
+_PIECE = 1000  # rows shortened at a time
 _CLOSE = 1e-3  # how far a centroid may be from the mean of its rows; rounding to float16 explains 2.5e-4
 
 
@@ -69,10 +70,10 @@ def check(store: Store) -> Check:
     """
     with store.snapshot() as snapshot:
         catalog = snapshot.catalog
-        disorder = list(_disorder(catalog))
+        disorder = list(_disorder(store, catalog))
         problems = [Problem("catalog", catalog.path, detail) for detail, _ in disorder]
         if not any(final for _, final in disorder):
-            record = _Record(catalog)
+            record = _Record(store, catalog)
             problems += [*record.problems.values(), *(found.problem for found in _categories(store, catalog, record))]
         return Check(tuple(problems), tuple(store.leftovers(catalog)))
 
@@ -93,9 +94,9 @@ def repair(store: Store) -> Repair:
             gone = catalog.cure()
         if catalog.faults():
             return Repair(0, gone, lost=True)
-        for image in _Record(catalog).problems:
+        for image in _Record(store, catalog).problems:
             gone += not _restore(store, catalog, image)
-        damaged = list(_categories(store, catalog, _Record(catalog)))
+        damaged = list(_categories(store, catalog, _Record(store, catalog)))
         lost = sorted({image for found in damaged for image in found.lost})
         with catalog.transaction():
             for image in lost:
@@ -106,12 +107,16 @@ def repair(store: Store) -> Repair:
     return Repair(len(categories), gone + len(lost))
 
 
-def _disorder(catalog: Catalog) -> Iterator[tuple[str, bool]]:
+def _disorder(store: Store, catalog: Catalog) -> Iterator[tuple[str, bool]]:
     """Yield what is wrong between the catalog's rows, and whether nothing can be said of the rest while it is so."""
     texts = catalog.integrity()
     if texts:
         yield from ((text, True) for text in texts)
         return
+    try:
+        store.projection(catalog)
+    except DatabaseDamaged as error:
+        yield _detail(error, catalog.path), True
     for rule, count in catalog.faults():
         remedy = f": {RESTORE}" if rule.cure == RESTORE else ""
         yield f"{count} {rule.what}{remedy}", rule in MISTYPED or rule.cure == RESTORE
@@ -120,7 +125,8 @@ def _disorder(catalog: Catalog) -> Iterator[tuple[str, bool]]:
 class _Record:
     """The catalog's vectors: the ``problems`` of each damaged one by image, the checksums and categories of all."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        self._store, self._catalog = store, catalog
         self.problems: dict[int, Problem] = {}
         images, checksums = array("q"), array("q")
         size = 2 * int(catalog.meta()["dimension"])
@@ -157,14 +163,31 @@ class _Record:
         """
         places = np.searchsorted(self._images, rows.image_ids)
         differs, lost = False, []
+        short = self._short(rows)
         for row, (place, image) in enumerate(zip(places.tolist(), rows.image_ids.tolist(), strict=True)):
             if place == len(self._images) or self._images[place] != image:
                 continue
-            if checksum(rows.features[row]) != self._checksums[place]:
+            expected = short.get(image) if short is not None else self._checksums[place]
+            if expected is not None and checksum(rows.features[row]) != expected:
                 differs = True
             elif not np.array_equal(rows.categories[row], self._categories[place]):
                 lost.append(image)
         return differs, lost
+
+    def _short(self, rows: Rows) -> dict[int, int] | None:
+        """Return the checksums of what these rows should be where shards hold shortened vectors, by image.
+
+        Those are left out whose whole vector is damaged, or gone.
+        """
+        if self._store.projection(self._catalog) is None:
+            return None
+        sound = [i for i in rows.image_ids.tolist() if self._catalog.vector(i) is not None and i not in self.problems]
+        found: dict[int, int] = {}
+        for start in range(0, len(sound), _PIECE):
+            images = sound[start : start + _PIECE]
+            made = self._store.rows(self._catalog, images).features
+            found |= {image: checksum(row) for image, row in zip(images, made, strict=True)}
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +228,7 @@ def _category(store: Store, catalog: Catalog, record: _Record, load: Load) -> It
     if pointer:
         kind, where = "shard", store.file(category, pointer.generation)
         try:
-            rows = store.load(pointer, afresh=True)
+            rows = store.load(pointer, store.projection(catalog), afresh=True)
         except (ShardDamaged, OSError) as error:
             if store.is_current(pointer):  # a long check may outlive one that is replaced meanwhile
                 yield _Found(category, Problem(kind, where, _detail(error, where)))
@@ -253,7 +276,7 @@ def _detail(error: Exception, where: str) -> str:
 def _restore(store: Store, catalog: Catalog, image: int) -> bool:
     """Take a damaged vector back from a shard, or delete its image where none holds it whole; say which."""
     size = 2 * int(catalog.meta()["dimension"])
-    known = catalog.image(image)
+    known = catalog.image(image) if store.projection(catalog) is None else None  # short rows cannot give it back
     for category in known.categories if known else ():
         pointer = catalog.pointer(category)
         with suppress(ShardDamaged, OSError):

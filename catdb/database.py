@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import IO, TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from catdb import backbones
 from catdb import backup as backing_up
 from catdb import check as checking
+from catdb import export as exporting
+from catdb import relocate as relocating
 from catdb.backbones import DEFAULT, PER_IMAGE, Canary, Embedder, Engine, Recipe, canonical
 from catdb.backbones.table import GRAPH
 from catdb.backup import Backup
@@ -38,6 +40,7 @@ from catdb.mounts import filesystem, is_remote
 from catdb.query import How, Query, Reach, Result, answer, answer_text, answer_together, answer_vector
 from catdb.questions import category_named
 from catdb.reconcile import Means, Progress, Report, reconcile, require
+from catdb.relocate import Moved
 from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
@@ -79,6 +82,8 @@ class Info:
     precision: str
     cache: str | None  # where the converted network is, if it is
     dimension: int
+    dimensions: int | None  # to which shards are to shorten vectors, None where they are to hold them whole
+    shortened: bool  # whether they do so already
     format: int
     created: float
     roots: tuple[RootInfo, ...]
@@ -112,16 +117,18 @@ class Database:
         weights: str | os.PathLike[str] | None = None,
         engine: str = "auto",
         precision: str = "auto",
+        dimensions: int | None = None,
         wait: float = 10.0,
         notice: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Open the database at ``path``; with mode "r" as a reader that takes no lock and never writes.
 
-        ``backbone`` (a name, or an :class:`~catdb.backbones.Embedder`; by default inception_resnet_v2) and
-        ``weights`` ("imagenet" or a file) are for a new database; an existing one raises BackboneMismatch where they
-        are not its own. ``engine`` ("openvino", "tensorflow") and ``precision`` ("f32", "bf16") say what runs the
-        network, see :class:`~catdb.backbones.Recipe`. ``wait``: seconds to wait for another writer. ``notice`` is told
-        in a line what takes long.
+        ``backbone`` (a name, or an :class:`~catdb.backbones.Embedder`; by default inception_resnet_v2) and ``weights``
+        ("imagenet" or a file) are for a new database; an existing one raises BackboneMismatch where they are not its
+        own. ``engine`` ("openvino", "tensorflow") and ``precision`` ("f32", "bf16") say what runs the network, see
+        :class:`~catdb.backbones.Recipe`. ``dimensions`` (of a new database; an existing one keeps to its own) has the
+        shards hold vectors shortened to so many, see :mod:`catdb.projection`. ``wait``: seconds to wait for another
+        writer. ``notice`` is told in a line what takes long.
 
         Raises DatabaseNotFound (mode "r"), DatabaseDamaged, BackboneUnknown, and StorageError where the path is a file
         or a folder that holds something else.
@@ -131,6 +138,7 @@ class Database:
         self.path = absolute(path)
         self._store = Store(self.path, writable=mode == "a", wait=wait)
         self._notice = notice
+        self._dimensions = dimensions
         self._engine: Engine
         running = Recipe(engine=engine, precision=precision)
         exists = self._store.exists()
@@ -163,6 +171,10 @@ class Database:
             raise BackboneMismatch(
                 f"{self.path} was built with {own}, not {asked}: leave --backbone out, or build another database"
             )
+        if self._dimensions not in (None, meta.get("dimensions")):
+            kept = meta.get("dimensions")
+            has = f"keeps {kept} dimensions" if kept else "keeps whole vectors"
+            raise BackboneMismatch(f"{self.path} {has}: leave --dimensions out, or build another database")
         if meta["graph"] != GRAPH:
             raise BackboneMismatch(
                 f"{self.path} was built by another version of {own} in catdb: build a new one from the images"
@@ -239,6 +251,8 @@ class Database:
                     for root in roots.all
                     if not is_forgotten(catalog.removed(root.id))
                 ),
+                dimensions=meta.get("dimensions"),
+                shortened=catalog.projection() is not None,
                 cache=backbones.cached(meta["backbone"], meta["weights_sha256"]),
                 excludes=tuple(catalog.excludes()),
                 watcher=Lock.of_watcher(self.path).holder(),
@@ -440,8 +454,16 @@ class Database:
         self._store.fold_due(at_rest=False)
         return count
 
-    def compact(self, *, progress: Callable[[Progress], None] = lambda step: None) -> int:
-        """Fold everything that waits or is dead into the shards; return how many shards were made anew."""
+    def compact(self, *, refit: bool = False, progress: Callable[[Progress], None] = lambda step: None) -> int:
+        """Fold everything that waits or is dead into the shards; return how many shards were made anew.
+
+        ``refit``: first learn from the images how vectors are best shortened, where the database has ``dimensions``,
+        and make all shards anew.
+        """
+        if refit and not self._store.refit(force=True):
+            self._notice(
+                "nothing to fit: the database keeps whole vectors, or has fewer images than dimensions to keep"
+            )
         return self._store.fold_all(progress=lambda done, of: progress(Progress("folding", done, of, 0)))
 
     def check(self, repair: bool = False) -> Check:
@@ -472,6 +494,43 @@ class Database:
             self._store, path, link=link, tell=lambda step, done, of: progress(Progress(step, done, of, 0))
         )
 
+    def export(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        form: str = "csv",
+        vectors: bool = False,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> int:
+        """Write a table of all images to a file or a binary stream, as "csv" or "npz"; return how many images.
+
+        Path, size and categories of each, and with ``vectors`` its vector; the columns are listed in
+        :mod:`catdb.export`. A file that exists is replaced once the new one is whole. Raises StorageError.
+        """
+        place = absolute(target) if isinstance(target, str | os.PathLike) else target
+        return exporting.export(
+            self._store, place, form, vectors=vectors, tell=lambda step, done, of: progress(Progress(step, done, of, 0))
+        )
+
+    def relocate(
+        self,
+        old: str | os.PathLike[str],
+        new: str | os.PathLike[str],
+        *,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> list[Moved]:
+        """Have every folder of the database at or below ``old`` be known below ``new``, to which its images have moved.
+
+        First a sample of each is compared by content, see :mod:`catdb.relocate`. The next build looks through the new
+        place without a network pass. Raises PathNotFound and RelocationRefused; nothing has been changed then.
+        """
+        return relocating.relocate(
+            self._store,
+            absolute(old),
+            absolute(new),
+            tell=lambda done, of: progress(Progress("comparing", done, of, 0)),
+        )
+
     def _create(self) -> None:
         """Bring a new database into being, once its network has proved to be at hand."""
         if self._store.exists():
@@ -482,6 +541,11 @@ class Database:
         for category in embedder.categories:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", category.id):
                 raise ValueError(f"{category.id!r} cannot be a category's id: it names a folder")
+        if self._dimensions is not None and not 0 < self._dimensions <= embedder.dimension:
+            raise BackboneMismatch(
+                f"{embedder.backbone} has {embedder.dimension} dimensions: --dimensions {self._dimensions} must be"
+                " from 1 to that"
+            )
         path = self._engine.weights_path
         canary = self._engine.canary().vectors.tobytes() if path or embedder.backbone in backbones.names() else b""
         meta = {
@@ -493,13 +557,16 @@ class Database:
             "engine": embedder.engine,
             "precision": embedder.precision,
             "dimension": embedder.dimension,
+            "dimensions": self._dimensions,
             "created": time.time(),
             "catdb": version("catdb"),
         }
         self._store.create(meta, [(category.id, category.name) for category in embedder.categories])
         with self._store.snapshot() as snapshot:
             found = snapshot.catalog.meta()
-        if any(found[name] != meta[name] for name in ("backbone", "weights_sha256", "graph", "dimension")):
+        if any(
+            found[name] != meta[name] for name in ("backbone", "weights_sha256", "graph", "dimension", "dimensions")
+        ):
             raise BackboneMismatch(
                 f"{self.path} was made by another process meanwhile, with {found['backbone']}; run it again"
             )

@@ -70,5 +70,9 @@ class PathNotFound(CatdbError, FileNotFoundError):
     """A file or folder that was named does not exist, or is not known to the database."""
 
 
+class RelocationRefused(CatdbError, ValueError):
+    """The images are not in the place to which they are said to have moved, or others of the database are there."""
+
+
 class CategoryUnknown(CatdbError, LookupError):
     """No category has this id or name, or several share the name."""

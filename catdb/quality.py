@@ -47,7 +47,7 @@ def measure(
         chosen = snapshot.catalog.sample(sample, _SEED)
         own = np.array([image for image, _ in chosen], np.int64)
         every = [load.category for load in snapshot.catalog.loads() if load.images]
-        queries = np.array([vector for _, vector in chosen], np.float16)
+        queries = np.array([snapshot.short(vector) for _, vector in chosen], np.float16)
         exact = dict(
             zip(own.tolist(), search.neighbours(queries, own, snapshot.blocks(every), k).tolist(), strict=True)
         )

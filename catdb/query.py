@@ -27,6 +27,7 @@ from catdb.scores import Chance
 from catdb.store import Snapshot, Store
 
 Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
+_CANDIDATES = 8  # times as many images are taken from shards of shortened vectors, and compared again by whole ones
 _TOGETHER = 32  # query images embedded in one pass
 
 
@@ -172,7 +173,8 @@ def answer_text(store: Store, engine: Engine, text: str, reach: Reach, without: 
         held = [load.category for load in snapshot.catalog.loads() if load.images]
         meant = questions.meaning(text, names, held)
         categories, means = snapshot.regions().shards
-        centroids = dict(zip(categories.tolist(), means, strict=True))
+        projection = snapshot.projection
+        centroids = dict(zip(categories.tolist(), projection.back(means) if projection else means, strict=True))
     point = questions.of_categories({category: centroids[category] for category in meant.categories})
     reach = replace(reach, probes=max(reach.probes, len(meant.categories)))  # all that it means
     result = _nearest(store, None, questions.without(point, away), reach)
@@ -323,10 +325,23 @@ def _nearest(store: Store, label: str | None, point: Point, reach: Reach) -> Res
 def _search(snapshot: Snapshot, point: Point, reach: Reach) -> tuple[search.Hits, _Way]:
     """Search as far as is asked for, and further where nothing is there to be compared."""
     way = _Way(snapshot, point, reach)
+    shortened = snapshot.projection is not None
+    depth = _CANDIDATES * reach.k if shortened else reach.k
     while True:
-        hits = search.nearest(point.vector, way.admits.blocks(way.blocks()), reach.k)
+        hits = search.nearest(way.vector, way.admits.blocks(way.blocks()), depth)
         if hits.scanned >= way.enough or not way.widen():
-            return hits, way
+            return _by_whole_vectors(snapshot, point.vector, hits, reach.k) if shortened else hits, way
+
+
+def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: search.Hits, k: int) -> search.Hits:
+    """Return the k best of hits by their whole vectors. One that is damaged keeps what its short one says."""
+    found = hits.similarities.copy()
+    for place, image in enumerate(hits.image_ids.tolist()):
+        whole = snapshot.catalog.vector(image)
+        if whole is not None:
+            found[place] = search.similarities(whole[None], vector)[0]
+    image_ids, best = search.top(hits.image_ids, np.clip(found, -1.0, 1.0), k)
+    return replace(hits, image_ids=image_ids, similarities=best)
 
 
 class _Way:
@@ -334,7 +349,7 @@ class _Way:
 
     def __init__(self, snapshot: Snapshot, point: Point, reach: Reach) -> None:
         only = reach.only
-        self._snapshot, self._vector, self._faster = snapshot, point.vector, bool(only.under)
+        self._snapshot, self.vector, self._faster = snapshot, snapshot.short(point.vector), bool(only.under)
         self.admits = admitted(only, snapshot)
         self.populated = [load.category for load in snapshot.catalog.loads() if load.images]
         self.total = snapshot.catalog.count()
@@ -349,7 +364,7 @@ class _Way:
         known = recall(snapshot, self.total) if target and target < 1 else None
         if target and known:
             self._regions = snapshot.regions()
-            self._order = self._regions.ordered(point.vector)
+            self._order = self._regions.ordered(self.vector)
             self._count = known.blocks_for(target, len(self._regions))
             self.centroids = len(self._regions)
         else:  # of so few images, or of one category, everything is what a target asks for
@@ -368,7 +383,7 @@ class _Way:
         else:
             regions = self._snapshot.regions()
             self.centroids = len(regions.shards[0])
-            probed = search.route(self._own, regions, self._vector, self._count)
+            probed = search.route(self._own, regions, self.vector, self._count)
         self.probed = set(probed)
         return self._snapshot.blocks(probed)
 

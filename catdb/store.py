@@ -28,7 +28,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from queue import Empty, SimpleQueue
 
@@ -49,6 +49,7 @@ from catdb.errors import (
 )
 from catdb.images import Stamp
 from catdb.lock import Lock
+from catdb.projection import Projection, fit, unpack
 from catdb.search import Block, Regions
 from catdb.shard import Rows
 
@@ -59,6 +60,8 @@ _TURN = 0.03  # seconds between two commits of a long fold, in which whoever wai
 _LEAST = 64  # waiting rows below which an existing shard is left alone
 _SHARE = Fraction(1, 4)  # waiting rows, as a share of the shard, that are worth a new file
 _DEAD = Fraction(1, 5)  # dead rows, likewise
+FIT_SAMPLE = 20_000  # images from which a projection is fitted
+FIT_LEAST = 2_000  # images below which shards hold whole vectors; or ten times the dimensions that are to be kept
 _NAMED = 16  # damaged shards that are named one by one
 _INSTEAD = "damaged: read from the catalog; run catdb check --repair"
 
@@ -95,6 +98,7 @@ class Store:
         self._identity: tuple[int, ...] | None = None  # of the catalog of which is known what is known
         self._verified: dict[int, tuple[int, tuple[int, ...]]] = {}  # the file that is sound, as it was then
         self._dimension = 0
+        self._projection: tuple[int, Projection] | None = None  # by its checksum
         self._categories: list[tuple[str, str]] = []
         self._regions: tuple[tuple[int, int, int], Regions] | None = None
 
@@ -226,6 +230,7 @@ class Store:
         """Take nothing for granted that was learnt of a database that is there no more."""
         self._lock.clean = False
         self._verified = {}
+        self._projection = None
         self._categories = []
 
     def _recover(self, catalog: Catalog) -> None:
@@ -296,10 +301,42 @@ class Store:
             raise DatabaseDamaged(f"{self.path}: there is no category {category}; run catdb check --repair")
         return names[category][0]
 
+    # --- shortening ---------------------------------------------------------------------------------------------
+
+    def projection(self, catalog: Catalog) -> Projection | None:
+        """Return the projection with which every shard of a catalog is made; None where they hold whole vectors."""
+        number = catalog.projection()
+        if number is None:
+            return None
+        known = self._projection
+        if known is None or known[0] != number:
+            known = self._projection = number, unpack(catalog.axes(), catalog.meta()["dimension"])
+        return known[1]
+
+    def refit(self, *, force: bool = False) -> bool:
+        """Fit a projection where the database is to have one, has none and is large enough; or ``force`` a new one.
+
+        Then all rows wait to be folded, and are found in the catalog until they are. Returns whether there is one.
+        """
+        with self.snapshot() as snapshot:
+            catalog, before, count = snapshot.catalog, snapshot.catalog.projection(), snapshot.catalog.count()
+            dimension, dimensions = catalog.meta()["dimension"], catalog.meta().get("dimensions") or 0
+            least = dimensions if force else max(FIT_LEAST, 10 * dimensions)
+            if not dimensions or count < least or (before is not None and not force):
+                return False
+            pieces = (self.recorded(catalog, images).features for images in catalog.spread(FIT_SAMPLE))
+            made = fit(pieces, dimension, dimensions)
+        with self.writing() as catalog, catalog.transaction():
+            if catalog.projection() == before:  # else another process has fitted one meanwhile
+                catalog.set_axes(made.pack(), time.time())
+        return True
+
     # --- folding ------------------------------------------------------------------------------------------------
 
     def fold_due(self, *, at_rest: bool, progress: Callable[[int, int], None] | None = None) -> int:
         """Fold the categories that are due; return how many. ``progress`` is told (done, of)."""
+        if at_rest:
+            self.refit()
         with self.writing() as catalog:
             sharded = {p.category for p in catalog.pointers()}
             wanted = [x.category for x in catalog.loads() if due(x, x.category in sharded, at_rest=at_rest)]
@@ -366,7 +403,7 @@ class Store:
         block = self._shard_block(catalog, category, afresh=True)
         if block is None:
             waiting = catalog.members(category) if pointer else waiting
-        new = self.recorded(catalog, waiting)
+        new = self.rows(catalog, waiting)
         if block is None:
             return new
         alive = slice(None) if block.dead is None else ~block.dead
@@ -389,6 +426,11 @@ class Store:
         dimension = len(vectors[0]) if vectors else 0
         features = np.array(vectors, np.float16).reshape(len(vectors), dimension)
         return Rows(features, np.array(images, np.int64), catalog.categories_of(images, shard.WIDTH))
+
+    def rows(self, catalog: Catalog, images: Sequence[int]) -> Rows:
+        """Return the rows of these images as a shard holds them: those of the catalog, shortened where that is due."""
+        whole, projection = self.recorded(catalog, images), self.projection(catalog)
+        return replace(whole, features=projection.apply(whole.features)) if projection and images else whole
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -439,7 +481,9 @@ class Store:
                     np.array([block.category for block in found], np.int64),
                     np.array([block.first for block in found], np.int64),
                     np.array([block.rows for block in found], np.int64),
-                    np.array([b.mean for b in found], np.float16).reshape(len(found), catalog.meta()["dimension"]),
+                    np.array([block.mean for block in found], np.float16).reshape(
+                        len(found), len(found[0].mean) if found else catalog.meta()["dimension"]
+                    ),
                 ),
             )
         return self._regions[1]
@@ -465,14 +509,17 @@ class Store:
         if pointer is None:
             return None
         try:
-            rows = self.load(pointer, afresh=afresh)
+            rows = self.load(pointer, self.projection(catalog), afresh=afresh)
         except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
         return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
 
-    def load(self, pointer: Pointer, *, afresh: bool = False) -> Rows:
-        """Return the rows of a shard; its bytes are checked ``afresh``, or where they were not yet, or have changed."""
+    def load(self, pointer: Pointer, projection: Projection | None = None, *, afresh: bool = False) -> Rows:
+        """Return the rows of a shard, which was made with a projection or without.
+
+        Its bytes are checked ``afresh``, or where they were not yet, or have changed.
+        """
         category, generation = pointer.category, pointer.generation
         if afresh:
             self._verified.pop(category, None)
@@ -481,7 +528,8 @@ class Store:
                 shard.verify(file, pointer.bytes, pointer.checksum)
                 if file.stamp:
                     self._verified[category] = (generation, file.stamp)
-            rows = shard.load(file, self.category_id(pointer.category), self._dimension)
+            name = self.category_id(pointer.category)
+            rows = shard.load(file, name, len(projection.axes) if projection else self._dimension)
         if len(rows) != pointer.rows:
             raise ShardDamaged(f"{file.path}: {len(rows)} rows where {pointer.rows} were written")
         return rows
@@ -494,6 +542,16 @@ class Snapshot:
     store: Store
     catalog: Catalog
     damaged: dict[str, None] = field(default_factory=dict)  # by id, in the order in which they were come upon
+
+    @property
+    def projection(self) -> Projection | None:
+        """What shortens the vectors of every block and centroid: a query is to be shortened the same way."""
+        return self.store.projection(self.catalog)
+
+    def short(self, vector: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Return a vector (d,) as it is to be compared with blocks and centroids, shortened (D,) where they are."""
+        projection = self.projection
+        return vector if projection is None else projection.apply(vector[None])[0]
 
     @property
     def notes(self) -> list[str]:
@@ -529,7 +587,7 @@ class Snapshot:
             if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
                 self.damaged[self.store.category_id(category)] = None
         if waiting:
-            yield Block(category, self.store.recorded(self.catalog, waiting))
+            yield Block(category, self.store.rows(self.catalog, waiting))
 
     def homes(self, regions: Regions, images: NDArray[np.int64]) -> dict[int, list[int]]:
         """Return the blocks, by their place in ``regions``, in which each of these images can be met."""
@@ -554,7 +612,7 @@ class Snapshot:
         waiting = [x.category for x in self.catalog.loads() if x.category not in known and x.images]
         if not waiting:
             return folded
-        means = [mean(self.store.recorded(self.catalog, self.catalog.members(c)).features) for c in waiting]
+        means = [mean(self.store.rows(self.catalog, self.catalog.members(c)).features) for c in waiting]
         nothing = np.zeros(len(waiting), np.int64)
         return Regions(
             np.append(folded.categories, waiting),

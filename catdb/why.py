@@ -171,7 +171,7 @@ def _finding(store: Store, one: Point, other: Point, side: Side) -> Finding:
         _, known = _look(store, snapshot, side.path)
         homes = set(known.categories) if known else set()
         regions = snapshot.regions()
-        order = search.route(own, regions, one.vector, len(regions) + len(own))
+        order = search.route(own, regions, snapshot.short(one.vector), len(regions) + len(own))
     probes = next((place for place, category in enumerate(order, 1) if category in homes), None)
     if probes is None:
         return Finding()

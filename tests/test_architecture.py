@@ -44,7 +44,7 @@ HEAVY = (
 
 INWARD = {
     *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
-    *("backup", "duplicates", "roots", "cli"),
+    *("backup", "duplicates", "roots", "export", "relocate", "cli"),
 }
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
@@ -52,6 +52,7 @@ FORBIDDEN = {
     "catalog": INWARD | {"backbones", "shard", "search"},
     "shard": INWARD | {"images", "backbones", "catalog", "search"},
     "search": INWARD | {"images", "backbones", "catalog"},
+    "projection": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "store": INWARD - {"roots", "store"} | {"backbones"},
@@ -60,6 +61,8 @@ FORBIDDEN = {
     "backup": INWARD - {"backup", "store", "roots"} | {"backbones", "search", "images"},
     "blocks": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "recall": INWARD | {"images", "backbones", "catalog", "shard"},
+    "export": INWARD - {"store", "roots", "export"} | {"backbones", "search", "images"},
+    "relocate": INWARD - {"store", "roots", "relocate"} | {"backbones", "search"},
     "questions": INWARD | {"images", "catalog", "shard", "search"},
     "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},

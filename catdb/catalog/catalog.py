@@ -24,6 +24,7 @@ from catdb.images import Stamp
 
 FORMAT = 2
 _APPLICATION = 0x63617464
+_AXES, _PROJECTION = "axes", "projection"  # the keys of a projection, which is large, and of its checksum
 _NEW_IN_2 = ("TABLE centroid", "INDEX image_inode", "TABLE distinct_pair")
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
 _EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
@@ -291,13 +292,33 @@ class Catalog:
 
     def meta(self) -> dict[str, Any]:
         """Return what the database is, by name. DatabaseDamaged where it does not know its vectors' dimension."""
-        found = _Meta(self.sql.execute("SELECT key, value FROM meta"))
+        found = _Meta(self.sql.execute("SELECT key, value FROM meta WHERE key != ?", (_AXES,)))
         if not isinstance(found["dimension"], int):
             raise DatabaseDamaged(f"{self.path}: its dimension is no number; {RESTORE}")
         return found
 
     def set_meta(self, key: str, value: Any) -> None:
         self.sql.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
+
+    def projection(self) -> int | None:
+        """Return the checksum of the projection that all shards are made with; None where they hold whole vectors."""
+        found = self._one("SELECT value FROM meta WHERE key = ?", _PROJECTION)
+        return None if found is None else int(found)
+
+    def axes(self) -> bytes:
+        """Return the projection itself. DatabaseDamaged where it is not the one that was written."""
+        data = self._one("SELECT value FROM meta WHERE key = ?", _AXES) or b""
+        if checksum(data) != self.projection():
+            raise DatabaseDamaged(f"{self.path}: its projection is damaged; catdb compact --refit makes it anew")
+        return bytes(data)
+
+    def set_axes(self, axes: bytes, now: float) -> None:
+        """Have all shards be made with another projection, in the running transaction: from here on every row waits."""
+        self.set_meta(_AXES, axes)
+        self.set_meta(_PROJECTION, checksum(axes))
+        for pointer in self.pointers():
+            self.unpoint(pointer.category, now)
+        self.sql.execute("INSERT OR IGNORE INTO pending SELECT category, image FROM member ORDER BY category, image")
 
     def categories(self) -> list[tuple[str, str]]:
         """Return (id, name) by number."""
@@ -415,6 +436,16 @@ class Catalog:
         """Return a stored vector (d,), checked. None where it is not there or damaged."""
         row = self.sql.execute("SELECT data, checksum FROM vector WHERE image = ?", (image,)).fetchone()
         return np.frombuffer(row[0], "<f2") if row and checksum(row[0]) == row[1] else None
+
+    def spread(self, count: int) -> Iterator[list[int]]:
+        """Yield the ids of about ``count`` images, evenly spread over their numbers (all, where there are fewer)."""
+        step = max(1, self.count() // count)
+        last = -1
+        while page := self.sql.execute(
+            "SELECT id FROM image WHERE id > ? AND id % ? = 0 ORDER BY id LIMIT ?", (last, step, PAGE)
+        ).fetchall():
+            yield [image for (image,) in page]
+            last = page[-1][0]
 
     def sample(self, count: int, seed: int = 0) -> list[tuple[int, NDArray[np.float16]]]:
         """Return (id, vector) of at most ``count`` images, of all where there are no more; damaged ones are left out.

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from catdb.cli.exporting import export
+from catdb.cli.histogram import categories
 from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
-from catdb.cli.output import Bar, notice, percent, report_troubles, say, show, summary
+from catdb.cli.output import Bar, notice, report_troubles, say, show, summary
+from catdb.cli.relocating import relocate
 from catdb.errors import CatdbError
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ def build(
     weights: str | None,
     engine: str,
     precision: str,
+    dimensions: int | None,
     wait: float,
     nice: bool,
     as_json: bool,
@@ -85,7 +89,7 @@ def build(
     if nice:
         os.nice(19)
     network = {"backbone": backbone, "weights": weights, "engine": engine, "precision": precision}
-    with open_database(db, create=True, wait=wait, **network) as store:
+    with open_database(db, create=True, wait=wait, dimensions=dimensions, **network) as store:
         if not folders and not os.path.exists(os.path.join(store.path, "catalog.sqlite")):
             raise click.UsageError("there is no database yet: name the folders to build it from")
         with Bar() as bar:
@@ -221,6 +225,9 @@ def info(db: str | None, as_json: bool) -> None:
     weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
     click.echo(f"{show(found.path)}: {found.images:,} images in {found.categories} categories, {found.bytes:,} bytes")
     click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
+    if found.dimensions:
+        when = "" if found.shortened else ", once there are enough images to learn how"
+        click.echo(f"shards hold vectors shortened to {found.dimensions} dimensions{when}")
     if found.weights_sha256:
         click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
     click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")
@@ -240,25 +247,7 @@ def _when(reconciled: float | None) -> str:
     return f"reconciled {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(reconciled))}"
 
 
-@cli.command(short_help="List the categories, or the images in one.")
-@click.argument("name", required=False)
-@database
-@as_json
-def categories(name: str | None, db: str | None, as_json: bool) -> None:
-    """List the categories that hold images; with NAME (or id) the images in one, the most probable first."""
-    with open_database(db, mode="r") as store:
-        if name is None:
-            found = store.categories()
-            if as_json:
-                click.echo(json.dumps({"categories": [dataclasses.asdict(category) for category in found]}))
-            for category in [] if as_json else found:
-                click.echo(f"{category.images:>8,}  {category.id}  {category.name}")
-            return
-        images = store.category(name)
-    if as_json:
-        click.echo(json.dumps({"images": [{"path": path, "probability": share} for path, share in images]}))
-    for path, share in [] if as_json else images:
-        click.echo(f"{percent(share):>6}  {show(path)}")
+cli.add_command(categories)
 
 
 @cli.command()
@@ -343,12 +332,20 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
 
 @cli.command(short_help="Write everything that waits into the shards.")
 @database
+@click.option("--refit", is_flag=True, help="Learn anew how vectors are shortened (see build --dimensions).")
 @waiting
-def compact(db: str | None, wait: float) -> None:
-    """Write every waiting image into its shards, and drop removed ones from them."""
+@as_json
+def compact(db: str | None, refit: bool, wait: float, as_json: bool) -> None:
+    """Write every waiting image into its shards, and drop removed ones from them.
+
+    A build leaves few of either, and they cost a search little time and no accuracy. An interrupted one goes on.
+    """
     with open_database(db, wait=wait) as store, Bar() as bar:
-        count = store.compact(progress=bar)
-    click.echo(f"{count:,} shards written")
+        count = store.compact(refit=refit, progress=bar)
+    if as_json:
+        click.echo(json.dumps({"shards": count}))
+        return
+    click.echo(f"{count:,} shards written" if count else "0 shards written: all images are in their shards already")
 
 
 @cli.command(short_help="Copy the database to a new folder.")
@@ -374,6 +371,10 @@ def backup(target: str, link: bool, db: str | None, as_json: bool) -> None:
         f"{show(done.path)}: {done.images:,} images, {done.shards:,} shards{linked}, {done.bytes:,} bytes"
         f" ({done.seconds:.1f} s)"
     )
+
+
+cli.add_command(export)
+cli.add_command(relocate)
 
 
 @cli.command(short_help="Show it all on example images, or on your own.")

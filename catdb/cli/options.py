@@ -39,6 +39,12 @@ def building(command: Command) -> Command:
     for option in (
         click.option("--backbone", metavar="NAME", help="The network of a new database [inception_resnet_v2]."),
         click.option("--weights", metavar="FILE", type=path_type, help="Its weights file, instead of Keras' download."),
+        click.option(
+            "--dimensions",
+            metavar="D",
+            type=click.IntRange(1),
+            help="Have a new database search vectors shortened to D, for less disk and memory [whole ones].",
+        ),
         click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches; remembered."),
         click.option("--include", metavar="GLOB", multiple=True, help="Take a remembered --exclude GLOB back."),
         click.option("--prune", is_flag=True, help="Drop the images of folders that seem to be away."),

@@ -1,0 +1,32 @@
+"""``catdb export``: the catalog as a table for other programs, in a file or on stdout."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from catdb.cli.options import database, open_database, path_type
+from catdb.cli.output import Bar, say, show
+
+
+@click.command(short_help="Write a table of all images, as CSV or NPZ.")
+@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write CSV; - is stdout [the default].")
+@click.option("--npz", "npz_file", metavar="FILE", type=path_type, help="Write arrays for numpy.load; - is stdout.")
+@click.option("--vectors", is_flag=True, help="With the vector of each image.")
+@database
+def export(csv_file: str | None, npz_file: str | None, vectors: bool, db: str | None) -> None:
+    """Write a table of all images: path, size, and the four categories with their probabilities.
+
+    It is of one moment, also while others write. A file that exists is replaced once the new one is whole.
+    """
+    if csv_file and npz_file:
+        raise click.UsageError("--csv and --npz: one at a time")
+    form, target = ("npz", npz_file) if npz_file else ("csv", csv_file or "-")
+    if form == "npz" and target == "-" and sys.stdout.isatty():
+        raise click.UsageError("--npz -: not to a terminal; name a file")
+    with open_database(db, mode="r") as store, Bar() as bar:
+        where = sys.stdout.buffer if target == "-" else target
+        count = store.export(where, form=form, vectors=vectors, progress=bar)
+    if target != "-":
+        say(f"{show(target)}: {count:,} images")
