@@ -59,6 +59,12 @@ def measure(
     return tuple(measured)
 
 
+def _exact(store: Store, image: int, k: int) -> list[int]:
+    """Return the ids of the k images nearest to an indexed one by an exact search."""
+    answered = answer_image(store, image, Reach(k + 1, exact=True))
+    return [other for other in answered[0].image_ids.tolist() if other != image][:k] if answered else []
+
+
 def _ways(k: int) -> Iterator[tuple[str, Reach]]:
     """Yield each kind of search with its name; k + 1, for the query itself is among what is found."""
     for probes in PROBES:
@@ -76,6 +82,8 @@ def _measure(store: Store, name: str, reach: Reach, exact: dict[int, list[int]],
         hits, means = answered
         ids = set(hits.image_ids.tolist()) - {image}
         wanted = [other for other in nearest if other >= 0]
+        if not wanted:
+            continue
         found += len(ids.intersection(wanted)) / len(wanted)
         first += wanted[0] in ids
         scanned, rows, centroids, asked = scanned + hits.scanned, rows + hits.rows, centroids + means, asked + 1

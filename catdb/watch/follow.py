@@ -35,7 +35,6 @@ from catdb.watch.changes import Changes, Events
 _LOOK = 5.0  # seconds between two looks whether folders are there and events come in
 _SETTLE = 2.0  # seconds for which a file must be still where no event says that it was closed
 _MANY = 1000  # paths, from which looking through their folders is cheaper than at each of them
-_FEW = 20  # paths that are gone, from which the whole of a folder is looked at before they are believed to be deleted
 _SHARE = 20  # looking through everything takes at most one part in so many of the time
 _MAY_PASS = (DatabaseBusy, DatabaseReadOnly, DecoderFailed, PathNotFound, StorageError)
 _AGAIN = 10.0  # seconds until what may pass is tried again; 1 where it is only another writer
@@ -309,8 +308,7 @@ class Follower:
         for path in ripe:
             del self._later[path]
             (self._open if os.path.lexists(path) else self._gone).add(path)
-        # Of a folder that is being emptied a look at all of it sees more than has been told so far.
-        if len(self._whole) + len(self._open) > _MANY or len(self._gone) > _FEW:
+        if len(self._whole) + len(self._open) + len(self._gone) > _MANY:
             self._look_everywhere()
             self._whole, self._open, self._gone = set(), set(), set()
             return
