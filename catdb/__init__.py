@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from catdb.query import Match, Prediction, Result
     from catdb.reconcile import Progress, Report
     from catdb.watch import Notice, Watch
+    from catdb.why import Why
 
 _LAZY = {
     "Backup": "catdb.backup",
@@ -68,6 +69,7 @@ _LAZY = {
     "Report": "catdb.reconcile",
     "Result": "catdb.query",
     "Watch": "catdb.watch",
+    "Why": "catdb.why",
 }
 
 __all__ = [
@@ -103,6 +105,7 @@ __all__ = [
     "Watch",
     "WeightsInvalid",
     "WeightsNotFound",
+    "Why",
 ]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +25,27 @@ from catdb.catalog import Catalog, is_forgotten, is_removed
 from catdb.check import Check
 from catdb.errors import (
     BackboneMismatch,
-    CategoryUnknown,
     DatabaseNotFound,
     ImageUnreadable,
     PathNotFound,
     StorageError,
 )
+from catdb.filters import Filter
 from catdb.images import Decoders, Failure
+from catdb.ingest import Event
 from catdb.lock import Lock
 from catdb.mounts import filesystem, is_remote
-from catdb.query import Query, Reach, Result, answer, answer_vector
+from catdb.query import How, Query, Reach, Result, answer, answer_text, answer_together, answer_vector
+from catdb.questions import category_named
 from catdb.reconcile import Means, Progress, Report, reconcile, require
 from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicates
+    from catdb.quality import Measured
     from catdb.watch import Notice, Watch
+    from catdb.why import Why
 
 _OWN = frozenset(
     ("LOCK", "WATCH", "catalog.sqlite", "catalog.sqlite-journal", "catalog.sqlite-wal", "catalog.sqlite-shm", "shards")
@@ -271,18 +275,7 @@ class Database:
             return found
 
     def _category_number(self, name: str) -> int:
-        names = self._store.categories()
-        asked, plain = name.casefold(), _plain(name)
-        found = [n for n, (key, word) in enumerate(names) if asked == key.casefold() or plain == _plain(word)]
-        if len(found) > 1:
-            choices = ", ".join(names[n][0] for n in found)
-            raise CategoryUnknown(f"{len(found)} categories are called {name!r}: {choices}; give the id")
-        if not found:
-            near = [f"{key} {word}" for key, word in names if plain in _plain(word)][:5]
-            raise CategoryUnknown(
-                f"no category is called {name!r}; " + (f"near: {', '.join(near)}" if near else "see catdb categories")
-            )
-        return found[0]
+        return category_named(name, self._store.categories())
 
     def _roots(self, snapshot: Snapshot) -> Roots:
         return Roots(snapshot.catalog.roots(), self.path)
@@ -374,11 +367,13 @@ class Database:
         progress: Callable[[Progress], None] = lambda step: None,
     ) -> Report:
         """Add files and folders, among them what was removed by hand before. Drops nothing. Raises as build does."""
-        targets = _paths([paths])
+        return self._add(_paths([paths]), jobs=jobs, progress=progress)
+
+    def _add(self, targets: Sequence[str], **means: Any) -> Report:
         _require_paths(targets)
         self._create()
         with Decoders() as decoders:
-            return reconcile(Means(self._store, self._engine, decoders, jobs, progress), targets, adding=True)
+            return reconcile(Means(self._store, self._engine, decoders, **means), targets, adding=True)
 
     def watch(
         self,
@@ -528,31 +523,178 @@ class Database:
 
     # --- searching ----------------------------------------------------------------------------------------------
 
-    def search(self, query: Query, *, k: int = 10, probes: int = PER_IMAGE, exact: bool = False) -> Result:
+    def search(
+        self,
+        query: Query,
+        *,
+        k: int = 10,
+        probes: int = PER_IMAGE,
+        exact: bool = False,
+        recall: float | None = None,
+        category: str | None = None,
+        under: str | os.PathLike[str] | None = None,
+        min_similarity: float | None = None,
+        without: Query | Iterable[Query] = (),
+        add: bool = False,
+    ) -> Result:
         """Return the k images most like a query: a path, a PIL image, or uint8 RGB pixels (h, w, 3).
 
         Searched are the shards of the query's own four categories; ``probes`` says how many instead (the further ones
-        by the nearness of their centroids), ``exact`` all. A query whose bytes are in the database needs no network.
-        Raises ImageUnreadable.
+        by the nearness of their centroids), ``exact`` all. ``recall`` (0.95): instead, in the order in which blocks of
+        them are near, as far as it takes to find that share of the ten nearest, as measured on the collection itself
+        (see :mod:`catdb.recall`). A query whose bytes are in the database needs no network.
+
+        ``category`` (id or name): return images of that category only; its shard is searched whole, and it alone,
+        whatever the query's own are. ``under``: return images at or below that path only; searched further, by
+        centroids, until k of them were compared, or all. ``min_similarity``: return none with a lower cosine.
+        ``without``: images that the query is turned away from, see :func:`catdb.questions.without`. ``add``: the
+        query, a file, joins the database first, as by :meth:`add` and with no second network pass; it then finds
+        itself.
+
+        Raises ImageUnreadable, CategoryUnknown, PathNotFound (``under``), and with ``add`` as that does.
         """
-        [result] = self.search_many([query], k=k, probes=probes, exact=exact)
-        if isinstance(result, Failure):
-            raise ImageUnreadable(f"{result.path}: {result.reason}" if result.path else result.reason)
-        return result
+        how = How(
+            probes=probes, exact=exact, recall=recall, category=category, under=under, min_similarity=min_similarity
+        )
+        [result] = self.search_many([query], k=k, without=without, add=add, **how)
+        return _readable(result)
 
     def search_many(
-        self, queries: Iterable[Query], *, k: int = 10, probes: int = PER_IMAGE, exact: bool = False
+        self,
+        queries: Iterable[Query],
+        *,
+        k: int = 10,
+        without: Query | Iterable[Query] = (),
+        add: bool = False,
+        **how: Unpack[How],
     ) -> Iterator[Result | Failure]:
         """Yield the answer to each query in order, a Failure for one that cannot be read (its path is empty where the
-        query is no file). Shares network passes.
+        query is no file). Shares network passes. The options are those of :meth:`search`.
         """
-        return answer(self._store, self._engine, queries, Reach(k, probes, exact))
+        if not add:
+            return answer(self._store, self._engine, queries, self._reach(k, **how), _several(without))
+        queries = list(queries)
+        joined = self._join(queries)
+        answers = answer(self._store, self._engine, queries, self._reach(k, **how), _several(without))
+        return (joined.mark(result) for result in answers)
 
-    def search_vector(
-        self, vector: NDArray[np.floating[Any]], *, k: int = 10, probes: int = PER_IMAGE, exact: bool = False
+    def search_together(
+        self,
+        queries: Iterable[Query],
+        *,
+        k: int = 10,
+        without: Query | Iterable[Query] = (),
+        add: bool = False,
+        **how: Unpack[How],
     ) -> Result:
-        """Return the k images nearest to a vector (d,), of any length; it has no categories, so centroids route it."""
-        return answer_vector(self._store, vector, Reach(k, probes, exact))
+        """Return the k images most like several images at once, with the options of :meth:`search`.
+
+        Asked is for the mean of their unit vectors (d,), in the four categories with the highest mean probability.
+        Raises as :meth:`search` does, and ValueError where there are none or they cancel each other out.
+        """
+        queries = list(queries)
+        joined = self._join(queries) if add else _Joined()
+        result = answer_together(self._store, self._engine, queries, self._reach(k, **how), _several(without))
+        return _readable(joined.mark(result))
+
+    def search_text(
+        self, text: str, *, k: int = 10, without: Query | Iterable[Query] = (), **how: Unpack[How]
+    ) -> Result:
+        """Return the k images most typical of the categories whose names share the most words with a text.
+
+        There is no text model: asked is for the mean of these categories' centroids, in all of their shards, and the
+        notes say which they are. The options are those of :meth:`search`. Raises CategoryUnknown, with near names.
+        """
+        return answer_text(self._store, self._engine, text, self._reach(k, **how), _several(without))
+
+    def search_vector(self, vector: NDArray[np.floating[Any]], *, k: int = 10, **how: Unpack[How]) -> Result:
+        """Return the k images nearest to a vector (d,), of any length; it has no categories, so centroids route it.
+
+        The options are those of :meth:`search`.
+        """
+        return answer_vector(self._store, vector, self._reach(k, **how))
+
+    def recall(
+        self, *, sample: int = 1000, k: int = 10, progress: Callable[[Progress], None] = lambda step: None
+    ) -> tuple[Measured, ...]:
+        """Measure what searches of each kind find of what an exact one does, on images of this collection.
+
+        For the default, for several ``probes`` and for several recall targets: the share of the k nearest that is
+        found, how often the nearest is, and the share of the images that is compared. Each of ``sample`` images is a
+        query, and left out of its own answer. Raises ValueError where there are not more than k images.
+        """
+        from catdb.quality import measure
+
+        return measure(self._store, sample, k, lambda done, of: progress(Progress("measuring", done, of, 0)))
+
+    def why(self, a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Why:
+        """Say how alike two images are, in which shards they meet, and whether a search with one finds the other.
+
+        They are paths of images that are in the database or not; one that is not costs a network pass. Raises
+        PathNotFound where one neither exists nor is known. One that cannot be read is told of in the answer.
+        """
+        from catdb.why import why
+
+        return why(self._store, self._engine, absolute(a), absolute(b))
+
+    def _reach(
+        self,
+        k: int = 10,
+        probes: int = PER_IMAGE,
+        exact: bool = False,
+        recall: float | None = None,
+        category: str | None = None,
+        under: str | os.PathLike[str] | None = None,
+        min_similarity: float | None = None,
+    ) -> Reach:
+        number = None if category is None else self._category_number(category)
+        only = Filter(number, None if under is None else absolute(under), min_similarity)
+        return Reach(k, probes, exact, recall, only)
+
+    def _join(self, queries: Iterable[Query]) -> _Joined:
+        """Have queries join the database, so far as they are files."""
+        paths = []
+        for query in queries:
+            if not isinstance(query, str | os.PathLike):
+                raise TypeError(f"only a file can be added, not a query of type {type(query).__name__}")
+            if os.path.lexists(absolute(query)) and not os.path.isdir(absolute(query)):
+                paths.append(absolute(query))
+        joined = _Joined()
+        if paths:
+            report = self._add(_paths(paths), announce=joined.announce)
+            joined.refused.update({failure.path: failure.reason for failure in report.failed})
+        return joined
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Which queries have joined the database, and why others could not."""
+
+    paths: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def announce(self, event: Event) -> None:
+        if event.kind in ("added", "changed", "moved"):
+            self.paths.add(event.path)
+
+    def mark(self, result: Result | Failure) -> Result | Failure:
+        """Return an answer that says whether its query has joined."""
+        if isinstance(result, Failure) or not (self.paths or self.refused):
+            return result
+        asked = [path for path in (result.query, *result.together) if path]
+        refused = [f"{path} was not added: {self.refused[path]}" for path in asked if path in self.refused]
+        return replace(result, added=any(path in self.paths for path in asked), notes=(*result.notes, *refused))
+
+
+def _readable(result: Result | Failure) -> Result:
+    if isinstance(result, Failure):
+        raise ImageUnreadable(f"{result.path}: {result.reason}" if result.path else result.reason)
+    return result
+
+
+def _several(queries: Query | Iterable[Query]) -> list[Query]:
+    one = isinstance(queries, str | os.PathLike | np.ndarray) or not isinstance(queries, Iterable)
+    return [queries] if one else list(queries)  # type: ignore[list-item, arg-type]
 
 
 def _remove(catalog: Catalog, root: int, below: bytes) -> int:
@@ -580,10 +722,6 @@ def _require_paths(paths: Iterable[str]) -> None:
     for path in paths:
         if not os.path.lexists(path):
             raise PathNotFound(f"{path}: no such file or folder; nothing was changed")
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ")
 
 
 def _globs(globs: str | Iterable[str]) -> set[str]:

@@ -12,10 +12,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from catdb import calibration
 from catdb.backbones import Engine
-from catdb.catalog import Survey, Todo, is_forgotten, is_removed
+from catdb.catalog import Catalog, Survey, Todo, is_forgotten, is_removed
 from catdb.errors import PathNotFound
 from catdb.images import Decoders, Failure, Found, Unlisted, excluded, find, ignored
 from catdb.ingest import Event, Intake
@@ -78,12 +80,16 @@ class Means:
 
 @dataclass
 class _Run:
-    """One reconciliation in progress. ``partial``: not all of a root is looked at, only what may have changed."""
+    """One reconciliation in progress. ``partial``: not all of a root is looked at, only what may have changed.
+
+    ``keeping``: what is not there may only have gone somewhere else, and is kept.
+    """
 
     means: Means
     prune: bool = False
     adding: bool = False
     partial: bool = False
+    keeping: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Failure] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
@@ -108,21 +114,37 @@ def reconcile(means: Means, targets: Sequence[str] | None, *, prune: bool = Fals
     return _carry_out(run, *_prepare(means.store, targets, adding=adding))
 
 
-def refresh(means: Means, paths: Iterable[str]) -> Report:
+def refresh(means: Means, paths: Iterable[str], *, keeping: bool = False) -> Report:
     """Bring the database in step with what is, or was, at and below these absolute paths, so far as roots hold them.
 
     Unlike :func:`reconcile` it takes nothing in for being named: what is left out of a build is left out here.
+    ``keeping``: keep what is not there, for it may only have gone somewhere else.
     """
     with means.store.snapshot() as snapshot:
         roots = Roots(snapshot.catalog.roots(), means.store.path)
         removed = {root.id: snapshot.catalog.removed(root.id) for root in roots.all}
-        places = sorted({place for place in map(roots.place, paths) if place})
+        named = {place for place in map(roots.place, paths) if place}
+        places = sorted({*named, *_other_names(snapshot.catalog, roots, named)})
         places = [
             (root, path)
             for root, path in places
             if not is_removed(path, removed[root]) and (roots.get(root).whole or snapshot.catalog.is_known(root, path))
         ]
-    return _carry_out(_Run(means, partial=True), roots, places)
+    return _carry_out(_Run(means, partial=True, keeping=keeping), roots, places)
+
+
+def _other_names(catalog: Catalog, roots: Roots, places: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Return where else the files at these places are known, as other names of them or as links: no event tells."""
+    known: set[int] = set()
+    new: set[int] = set()
+    for place in places:
+        known.update(catalog.inodes_below(*place))
+        with suppress(OSError):
+            status = os.stat(roots.path(*place))
+            (known if status.st_nlink > 1 else new).add(status.st_ino)
+    # What is new can be known by a link alone, and was then looked at while it was being written.
+    found = catalog.places_of(known | new, failures=True) if known or new else []
+    return found + (catalog.places_of(known, failures=False) if known else [])
 
 
 def _carry_out(run: _Run, roots: Roots, places: Sequence[tuple[int, bytes]]) -> Report:
@@ -142,6 +164,7 @@ def _carry_out(run: _Run, roots: Roots, places: Sequence[tuple[int, bytes]]) -> 
             survey.close()
         # One new photograph does not make four shards anew, but a build leaves everything folded that is worth it.
         run.store.fold_due(at_rest=not run.partial, progress=lambda done, of: run.progress("folding", done, of))
+        calibration.refresh(run.store)
     with run.store.snapshot() as snapshot:
         total = snapshot.catalog.count()
     return Report(
@@ -198,7 +221,7 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
         if reason:
             run.failed += [Failure(top, reason)] if run.adding else []
             continue
-        for found in _look(run.store, roots, root, top, excludes):
+        for found in _look(run, roots, root, top, excludes):
             path = os.fsencode(found.path)[len(os.fsencode(roots.folder(root)).rstrip(b"/")) + 1 :]
             if isinstance(found, Unlisted):
                 survey.unlisted(root, path)
@@ -236,13 +259,15 @@ def _left_out(roots: Roots, root: int, below: bytes, excludes: Sequence[str]) ->
     return None
 
 
-def _look(store: Store, roots: Roots, root: int, top: str, excludes: Sequence[str]) -> Iterator[Found | Failure]:
+def _look(run: _Run, roots: Roots, root: int, top: str, excludes: Sequence[str]) -> Iterator[Found | Failure]:
     """Yield the candidates at and below a path of a root; of a root that is not whole only the files known of it."""
-    if roots.get(root).whole or top != roots.folder(root):
+    whole = roots.get(root).whole
+    if whole or top != roots.folder(root):
         if os.path.lexists(top):
-            yield from find(top, excludes=excludes, skip=[store.path], base=roots.folder(root))
+            named = not (run.partial and whole)
+            yield from find(top, excludes=excludes, skip=[run.store.path], base=roots.folder(root), named=named)
         return
-    with store.snapshot() as snapshot:
+    with run.store.snapshot() as snapshot:
         known = snapshot.catalog.paths_of(root)
     for path in known:
         if os.path.lexists(roots.path(root, path)) and not excluded(os.fsdecode(path), excludes):
@@ -277,22 +302,25 @@ def _settled(run: _Run, todos: Iterable[Todo], roots: Roots) -> Iterator[Todo]:
 
 def _drop_gone(run: _Run, survey: Survey, roots: Roots) -> None:
     """Delete the images whose files are gone, unless their root seems to be away."""
-    if run.unsettled:  # one of those may be what a file that is gone has become
-        run.unsettled += [roots.path(root, path) for _, root, path in survey.gone()]
-        return
     missing: Counter[int] = Counter()
     with run.store.snapshot() as snapshot:
         for image, root, path in survey.gone():
             known = snapshot.catalog.image_at(root, path)  # none where it was followed to another path
-            missing[root] += bool(known and known.id == image and not os.path.lexists(roots.path(root, path)))
+            there = run.keeping or os.path.lexists(roots.path(root, path))
+            missing[root] += bool(known and known.id == image and not there)
         sizes = {root: snapshot.catalog.count_of(root) for root in missing}
     away = {
         root for root, count in missing.items() if not run.prune and _seems_away(run, roots, root, count, sizes[root])
     }
     page: list[tuple[int, int, bytes]] = []
+    settled = not run.unsettled  # else one of those may be what a file that is gone has become
     for gone in survey.gone():
-        if gone[1] not in away:
+        if gone[1] in away or (run.keeping and not os.path.lexists(roots.path(gone[1], gone[2]))):
+            continue
+        if settled:
             page.append(gone)
+        else:
+            run.unsettled.append(roots.path(gone[1], gone[2]))
         if len(page) >= 1000:
             _drop(run, roots, page)
             page.clear()

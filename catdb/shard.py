@@ -6,7 +6,7 @@ again; libhdf5 never writes to a disk. Root attributes ``format`` (1) and ``cate
 contiguous, without filters:
 
 ========== ======= ====== ===========================================================================
-features   float16 (n, d) unit rows, in rising order of image id
+features   float16 (n, d) unit rows, block by block (see catdb.blocks), in each in rising order of image id
 image_id   int64   (n,)   the catalog's image ids
 categories int32   (n, 4) all categories of the row's image, as catalog numbers, most probable first
 ========== ======= ====== ===========================================================================
@@ -51,7 +51,7 @@ _CAUTIOUS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a shard, in rising order of image id; views of one memory map of the file when :func:`load` made them."""
+    """Rows of a shard; views of one memory map of the file when :func:`load` made them."""
 
     features: NDArray[np.float16]  # (n, d)
     image_ids: NDArray[np.int64]  # (n,)
@@ -59,6 +59,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def take(self, which: NDArray[np.int64] | slice) -> Rows:
+        """Return some of the rows, or all in another order; views where a slice says which."""
+        return Rows(self.features[which], self.image_ids[which], self.categories[which])
 
 
 def encode(category: str, rows: Rows) -> bytes:

@@ -36,7 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdb import shard
-from catdb.catalog import Catalog, Load, Pointer, Put, Survey, clear_errors, is_removed
+from catdb.blocks import arrange
+from catdb.catalog import Catalog, Centroid, Load, Pointer, Put, Survey, clear_errors, is_removed
 from catdb.checksum import checksum
 from catdb.errors import (
     CatdbError,
@@ -48,7 +49,7 @@ from catdb.errors import (
 )
 from catdb.images import Stamp
 from catdb.lock import Lock
-from catdb.search import Block
+from catdb.search import Block, Regions
 from catdb.shard import Rows
 
 CATALOG = "catalog.sqlite"
@@ -95,6 +96,7 @@ class Store:
         self._verified: dict[int, tuple[int, tuple[int, ...]]] = {}  # the file that is sound, as it was then
         self._dimension = 0
         self._categories: list[tuple[str, str]] = []
+        self._regions: tuple[tuple[int, int, int], Regions] | None = None
 
     def _begin_in_fork(self) -> None:
         if self._process != os.getpid():
@@ -176,6 +178,7 @@ class Store:
                 raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
             if not self._lock.clean:
                 self._recover(catalog)
+            catalog.upgrade()
             yield catalog
 
     @contextmanager
@@ -325,7 +328,8 @@ class Store:
         self._lock.clean = False  # until the commit: the files are known to no one
         generation = catalog.reserve_generations(len(categories))
         folders = [os.path.dirname(self.file(category, 0)) for category in categories]
-        made: list[tuple[Pointer, NDArray[np.float32], list[int]]] = []
+        made: list[tuple[Pointer, list[Centroid], list[int]]] = []
+        images = catalog.count()
         emptied: list[int] = []
         try:
             for folder in folders:
@@ -337,10 +341,11 @@ class Store:
                 if not len(rows):
                     emptied.append(category)
                     continue
+                rows, centroids = in_blocks(category, rows, images)
                 data = shard.encode(self.category_id(category), rows)
                 shard.write(self.file(category, number), data)
                 pointer = Pointer(category, number, len(rows), len(data), checksum(data))
-                made.append((pointer, mean(rows.features), waiting))
+                made.append((pointer, centroids, waiting))
             for folder in folders:
                 force_directory(folder)
         except CatdbError:
@@ -350,8 +355,8 @@ class Store:
         with catalog.transaction():
             for category in emptied:
                 catalog.unpoint(category, time.time())
-            for pointer, centroid, waiting in made:
-                catalog.point(pointer, centroid, waiting, time.time())
+            for pointer, centroids, waiting in made:
+                catalog.point(pointer, centroids, waiting, time.time())
         self._lock.clean = True
 
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
@@ -366,11 +371,12 @@ class Store:
             return new
         alive = slice(None) if block.dead is None else ~block.dead
         old = block.rows
-        return Rows(
+        rows = Rows(
             np.concatenate([old.features[alive], new.features]) if len(new) else old.features[alive],
             np.concatenate([old.image_ids[alive], new.image_ids]),
             np.concatenate([old.categories[alive], new.categories]),
         )
+        return rows.take(np.argsort(rows.image_ids))
 
     def recorded(self, catalog: Catalog, images: Sequence[int]) -> Rows:
         """Return the rows of these images from the catalog, every vector checked (DatabaseDamaged)."""
@@ -421,6 +427,22 @@ class Store:
             self._forget()
             self._identity = catalog.identity
         return catalog
+
+    def _folded_regions(self, catalog: Catalog) -> Regions:
+        """Return the blocks of all shards, as they were read when the shards last changed."""
+        folded = catalog.folded()
+        if self._regions is None or self._regions[0] != folded:
+            found = catalog.centroids()
+            self._regions = (
+                folded,
+                Regions(
+                    np.array([block.category for block in found], np.int64),
+                    np.array([block.first for block in found], np.int64),
+                    np.array([block.rows for block in found], np.int64),
+                    np.array([block.mean for block in found], np.float16).reshape(len(found), self._dimension),
+                ),
+            )
+        return self._regions[1]
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -483,27 +505,75 @@ class Snapshot:
     def blocks(self, categories: Collection[int]) -> Iterator[Block]:
         """Yield the rows of these categories: each one's shard, then what waits beside it."""
         for category in categories:
-            waiting = self.catalog.pending(category)
+            yield from self._parts(category, None)
+
+    def parts(self, regions: Regions, chosen: NDArray[np.int64]) -> Iterator[Block]:
+        """Yield the rows of chosen blocks, and with each category's first one what waits beside its shard."""
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for place in chosen.tolist():
+            first = int(regions.first[place])
+            ranges.setdefault(int(regions.categories[place]), []).append((first, first + int(regions.rows[place])))
+        for category, parts in ranges.items():
+            yield from self._parts(category, sorted(parts))
+
+    def _parts(self, category: int, parts: Sequence[tuple[int, int]] | None) -> Iterator[Block]:
+        """Yield a category's rows: of its shard these ranges (None: all), and all that wait beside it."""
+        waiting = self.catalog.pending(category)
+        block = self.store._shard_block(self.catalog, category)
+        if block is not None:
+            for start, end in parts if parts is not None else [(0, len(block.rows))]:
+                piece = slice(start, end)
+                yield Block(category, block.rows.take(piece), None if block.dead is None else block.dead[piece])
+        elif pointer := self.catalog.pointer(category):
+            waiting = self.catalog.members(category)
+            if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
+                self.damaged[self.store.category_id(category)] = None
+        if waiting:
+            yield Block(category, self.store.recorded(self.catalog, waiting))
+
+    def homes(self, regions: Regions, images: NDArray[np.int64]) -> dict[int, list[int]]:
+        """Return the blocks, by their place in ``regions``, in which each of these images can be met."""
+        found: dict[int, list[int]] = {int(image): [] for image in images}
+        for category in np.unique(regions.categories).tolist():
+            places = np.flatnonzero(regions.categories == category)
             block = self.store._shard_block(self.catalog, category)
             if block is not None:
-                yield block
-            elif pointer := self.catalog.pointer(category):
-                waiting = self.catalog.members(category)
-                if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
-                    self.damaged[self.store.category_id(category)] = None
-            if waiting:
-                yield Block(category, self.store.recorded(self.catalog, waiting))
+                rows = np.flatnonzero(np.isin(block.rows.image_ids, images))
+                which = places[np.searchsorted(regions.first[places], rows, side="right") - 1]
+                for image, place in zip(block.rows.image_ids[rows].tolist(), which.tolist(), strict=True):
+                    found[image].append(place)
+            for image in self.catalog.pending(category):  # compared with whichever of them comes first
+                if image in found:
+                    found[image] += places.tolist()
+        return {image: places for image, places in found.items() if places}
 
-    def centroids(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return (categories (m,), centroids (m, d)) of all that hold images, if need be of what the catalog holds."""
-        categories, centroids = self.catalog.centroids()
-        known = set(categories.tolist())
+    def regions(self) -> Regions:
+        """Return every block of all that holds images; categories that only wait count as a block of no rows."""
+        folded = self.store._folded_regions(self.catalog)
+        known = set(folded.categories.tolist())
         waiting = [x.category for x in self.catalog.loads() if x.category not in known and x.images]
         if not waiting:
-            return categories, centroids
+            return folded
         means = [mean(self.store.recorded(self.catalog, self.catalog.members(c)).features) for c in waiting]
-        folded = centroids.reshape(-1, len(means[0]))
-        return np.append(categories, waiting), np.concatenate([folded, means])
+        nothing = np.zeros(len(waiting), np.int64)
+        return Regions(
+            np.append(folded.categories, waiting),
+            np.append(folded.first, nothing),
+            np.append(folded.rows, nothing),
+            np.concatenate([folded.means.reshape(-1, len(means[0])), np.array(means, np.float16)]),
+        )
+
+
+def in_blocks(category: int, rows: Rows, images: int) -> tuple[Rows, list[Centroid]]:
+    """Order the rows of a category's shard, given in order of id, into blocks; ``images``: how many there are in all.
+
+    What a shard holds is therefore a function of its rows and of that number.
+    """
+    order, starts = arrange(rows.features, images)
+    rows = rows if len(starts) == 1 else rows.take(order)
+    ends = [*starts[1:].tolist(), len(rows)]
+    ranges = enumerate(zip(starts.tolist(), ends, strict=True))
+    return rows, [Centroid(category, n, a, b - a, mean(rows.features[a:b]).astype(np.float16)) for n, (a, b) in ranges]
 
 
 def mean(features: NDArray[np.float16]) -> NDArray[np.float32]:

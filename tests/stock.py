@@ -68,7 +68,7 @@ def answers(store: Store, seed: int = 0, k: int = 1000) -> tuple[list[int], list
 
 def found_in(snapshot: Snapshot, seed: int = 0, k: int = 1000) -> tuple[list[int], list[float], list[str]]:
     """Do the same in a snapshot."""
-    hits = nearest(unit(seed), snapshot.blocks(range(10)), range(10), k)
+    hits = nearest(unit(seed), snapshot.blocks(range(10)), k)
     return hits.image_ids.tolist(), hits.similarities.tolist(), snapshot.notes
 
 

@@ -30,17 +30,35 @@ OWNERS = {
     "cv2": {"backbones.classic"},
     "click": {"cli"},
     "tqdm": {"cli"},
+    "matplotlib": {"cli.recalling"},
     "psutil": {"mounts"},
+    "scipy": {"blocks"},
     "watchdog": {"watch"},
 }
 SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
 EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
 HEAVY = (
-    *("PIL", "cv2", "h5py", "keras", "numkong", "numpy", "openvino", "psutil", "sqlite3", "tensorflow", "tqdm"),
-    "xxhash",
+    *(
+        "PIL",
+        "cv2",
+        "h5py",
+        "keras",
+        "numkong",
+        "numpy",
+        "openvino",
+        "psutil",
+        "scipy",
+        "sqlite3",
+        "tensorflow",
+        "tqdm",
+    ),
+    *("watchdog", "xxhash"),
 )
 
-INWARD = {"database", "reconcile", "query", "store", "check", "backup", "duplicates", "roots", "cli"}
+INWARD = {
+    *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "store", "check", "backup"),
+    *("duplicates", "roots", "cli"),
+}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -49,13 +67,31 @@ FORBIDDEN = {
     "search": INWARD | {"images", "backbones", "catalog"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
-    "store": {"database", "reconcile", "query", "check", "backup", "duplicates", "backbones", "cli"},
-    "roots": {"database", "reconcile", "query", "store", "check", "backup", "duplicates", "backbones", "cli"},
-    "check": {"database", "reconcile", "query", "backup", "duplicates", "backbones", "cli"},
-    "backup": {"database", "reconcile", "query", "check", "duplicates", "backbones", "search", "images", "cli"},
-    "query": {"database", "reconcile", "duplicates", "cli"},
-    "reconcile": {"database", "query", "duplicates", "cli"},
-    "duplicates": {"database", "reconcile", "query", "check", "backup", "backbones", "shard", "cli"},
+    "store": {"duplicates", "database", "watch", "reconcile", "query", "check", "backup", "backbones", "cli"},
+    "roots": {"duplicates", "database", "watch", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
+    "check": {"duplicates", "database", "watch", "reconcile", "query", "backup", "backbones", "cli"},
+    "backup": {
+        "duplicates",
+        "database",
+        "watch",
+        "reconcile",
+        "query",
+        "check",
+        "backbones",
+        "search",
+        "images",
+        "cli",
+    },
+    "questions": INWARD | {"images", "catalog", "shard", "search"},
+    "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
+    "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
+    "calibration": INWARD - {"store"} | {"images", "backbones", "shard", "search"},
+    "query": {"duplicates", "database", "watch", "reconcile", "why", "cli"},
+    "why": {"duplicates", "database", "watch", "reconcile", "cli"},
+    "ingest": {"duplicates", "database", "watch", "reconcile", "query", "cli"},
+    "reconcile": {"duplicates", "database", "watch", "query", "cli"},
+    "watch": {"duplicates", "database", "check", "backup", "shard", "search", "cli"},
+    "duplicates": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "shard", "cli"},
     "duplicates.likeness": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "duplicates.groups": INWARD | {"images", "backbones", "catalog", "shard", "search"},
 }
@@ -110,6 +146,17 @@ def test_no_room_knows_those_that_stand_on_it(room: str) -> None:
 def test_only_the_program_knows_the_command_line() -> None:
     knowing = [name(module) for module in MODULES if "cli" in rooms(module) and not within(name(module), "cli")]
     assert knowing == ["__main__"]
+
+
+def test_only_the_facade_knows_the_watch_and_only_when_it_is_asked_to() -> None:
+    """Watchdog is loaded by nobody who searches; the command line sees the watch through the facade."""
+    knowing = [name(module) for module in MODULES if "watch" in rooms(module) and not within(name(module), "watch")]
+    assert knowing == ["database"]
+    code = (
+        "import catdb.database, catdb.cli.watching, sys\nprint('watchdog' in sys.modules, 'catdb.watch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False False\n", "")
 
 
 def test_errors_know_nothing() -> None:

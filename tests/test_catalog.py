@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from stock import CATEGORIES, META, put, unit
 
-from catdb.catalog import Catalog, Load, Pointer, Survey, Todo, is_removed
+from catdb.catalog import Catalog, Centroid, Load, Pointer, Survey, Todo, is_removed
 from catdb.catalog.catalog import PAGE, below
 from catdb.checksum import checksum
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly
@@ -64,7 +64,7 @@ def fold(catalog: Catalog, category: int, generation: int = 5) -> None:
     catalog.reserve_generations(generation + 2)
     with catalog.transaction():
         pointer = Pointer(category, generation, len(waiting), 1, 2)
-        catalog.point(pointer, np.zeros(12, np.float32), waiting, 0.0)
+        catalog.point(pointer, [Centroid(category, 0, 0, len(waiting), np.zeros(12, np.float16))], waiting, 0.0)
 
 
 def do(catalog: Catalog, *items: Any) -> list[str]:
@@ -83,7 +83,7 @@ def test_an_empty_file_has_no_format_yet(path: str) -> None:
 
 
 def test_a_new_catalog_knows_what_it_is(catalog: Catalog) -> None:
-    assert catalog.format() == 1
+    assert catalog.format() == 2
     assert catalog.meta() == {**META, "generation": 1}
     assert catalog.categories() == CATEGORIES
     settings = [catalog.sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
@@ -112,8 +112,8 @@ def test_the_tables_of_another_program_are_refused_and_not_touched(
 
 
 def test_a_newer_format_is_refused(path: str, catalog: Catalog) -> None:
-    catalog.sql.execute("PRAGMA user_version=2")
-    with pytest.raises(DatabaseDamaged, match=r"format 2, this catdb reads 1; install a newer"):
+    catalog.sql.execute("PRAGMA user_version=3")
+    with pytest.raises(DatabaseDamaged, match=r"format 3, this catdb reads 2; install a newer"):
         Catalog.reader(path)
 
 
@@ -152,7 +152,7 @@ def test_a_path_with_every_strange_character_is_opened(tmp_path: Path) -> None:
     writer = Catalog.writer(path)
     writer.create(META, CATEGORIES)
     reader = Catalog.reader(path)
-    assert reader.format() == 1
+    assert reader.format() == 2
     reader.close()
     writer.close()
     assert os.listdir(folder) == [b"catalog.sqlite"]
@@ -405,13 +405,15 @@ def test_a_new_pointer_makes_garbage_of_the_old_and_clears_tombstones(catalog: C
         catalog.delete(1)
     do(catalog, put(3, [0]))
     with catalog.transaction():
-        catalog.point(Pointer(0, 6, 2, 10, 20), np.ones(12, np.float32), [3], 100.0)
+        halves = [Centroid(0, n, n, 1, np.full(12, n + 1, np.float16)) for n in range(2)]
+        catalog.point(Pointer(0, 6, 2, 10, 20), halves, [3], 100.0)
     assert catalog.pointers() == [catalog.pointer(0)] == [Pointer(0, 6, 2, 10, 20)]
     assert (rows(catalog, "pending"), rows(catalog, "tombstone")) == ([], [])
     assert rows(catalog, "garbage") == [(0, 5, 100.0)]
     assert (catalog.garbage(99.0), catalog.garbage(100.0)) == ([], [(0, 5)])
-    categories, centroids = catalog.centroids()
-    assert (categories.tolist(), centroids.tolist()) == ([0], [[1.0] * 12])
+    found = [(c.category, c.block, c.first, c.rows, c.mean.tolist()) for c in catalog.centroids()]
+    assert found == [(0, 0, 0, 1, [1.0] * 12), (0, 1, 1, 1, [2.0] * 12)]
+    assert catalog.folded() == (1, 6, 6)
 
 
 def test_generations_rise_even_when_what_follows_fails(catalog: Catalog) -> None:

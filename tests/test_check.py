@@ -282,7 +282,7 @@ RULES = {
     "garbage in use": ("INSERT INTO garbage SELECT category, generation, 0 FROM shard", "that are still in use", 0),
     "unknown garbage": ("INSERT INTO garbage VALUES(99, 1, 0)", "1 replaced shards of an unknown category", 0),
     "an unknown shard": ("INSERT INTO shard VALUES(99, 1000, 1, 1, 1)", "1 shards of an unknown category", 0),
-    "a stray centroid": ("INSERT INTO centroid VALUES(99, zeroblob(48))", "1 centroids without a shard", 0),
+    "a stray centroid": ("INSERT INTO centroid VALUES(99, 0, 0, 1, zeroblob(24))", "1 centroids without a shard", 0),
     "an old generation": ("UPDATE meta SET value = 2 WHERE key = 'generation'", "generation that was used before", 0),
     "a stray failure": ("INSERT INTO failure VALUES(99, x'61', 1, 1, 1, 'why')", "1 failures without a root", 0),
     "a text for a content": ("INSERT INTO distinct_pair VALUES('x', x'01')", "1 distinct pairs of no known form", 0),
@@ -341,7 +341,7 @@ def test_the_last_category_of_an_image_that_was_lost_is_told_by_its_shards(store
     assert 7 not in answers(store)[0]
 
 
-@pytest.mark.parametrize("data", [bytes(48), b"", bytes(44), np.full(12, np.nan, "<f4").tobytes()])
+@pytest.mark.parametrize("data", [bytes(24), b"", bytes(22), np.full(12, np.nan, "<f2").tobytes()])
 def test_a_centroid_that_is_not_the_mean_is_found_and_made_anew(store: Store, data: bytes) -> None:
     spoil(store, "UPDATE centroid SET data = ? WHERE category = 3", data)
     assert [problem.detail for problem in check(store).problems] == ["its centroid is not the mean of its rows"]

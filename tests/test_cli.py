@@ -27,7 +27,13 @@ from catdb.cli import cli
 
 Done = subprocess.CompletedProcess[str]
 ID_NAME_PROBABILITY = {"id": str, "name": str, "probability": float}
-MATCH = {"rank": int, "path": str, "similarity": float, "categories": [ID_NAME_PROBABILITY]}
+MATCH = {
+    "rank": int,
+    "path": str,
+    "similarity": float,
+    "categories": [ID_NAME_PROBABILITY],
+    "percentile": type(None),  # beyond the contract, and a number from 50 images
+}
 BUILD = {
     **dict.fromkeys(("added", "changed", "moved", "removed", "unchanged", "total"), int),
     "failed": [{"path": str, "reason": str}],
@@ -43,7 +49,13 @@ SEARCH = {
     "probed": int,
     "populated": int,
     "widened": bool,
-    "notes": [str],  # beyond the contract
+    "notes": [str],  # beyond the contract, like what follows
+    "admitted": int,
+    "ceiling": type(None),
+    "together": [str],
+    "without": [str],
+    "text": type(None),
+    "added": bool,
 }
 
 

@@ -40,9 +40,9 @@ def test_every_block_of_the_readme_is_of_a_kind_that_a_test_runs() -> None:
 
 
 def test_the_commands_of_the_readme_run(pictures: Path) -> None:
-    [block] = blocks("console")
+    block, _ = blocks("console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
-    assert len(commands) == 12
+    assert len(commands) == 17
     for command in commands:
         words = shlex.split(command, comments=True)
         if words[:2] == ["catdb", "build"]:
@@ -54,10 +54,35 @@ def test_the_commands_of_the_readme_run(pictures: Path) -> None:
     assert len(Path("found.csv").read_text().splitlines()) > 1
 
 
+def test_the_watching_of_the_readme_runs(pictures: Path) -> None:
+    _, block = blocks("console")
+    lines = block.splitlines()
+    assert len(lines) == 3
+    for number, line in enumerate(lines):
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        words[0] = str(Path(sys.executable).with_name("catdb"))
+        words += [] if number else ["--backbone", "classic"]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            assert any(said == "in step: 14 images; watching 1 folder\n" for said in process.stderr)
+            process.terminate()
+            assert process.wait(60) == 0
+
+
+def test_the_watching_python_of_the_readme_runs(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Database("photos.catdb", backbone="classic") as db:
+        db.build(pictures / "new")
+    _, block = blocks("python")
+    exec(compile(block, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert f"added {pictures.absolute()}/boat.jpg" in lines
+    assert lines[-1] == "14"
+
+
 def test_the_python_of_the_readme_runs(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Database("photos.catdb", backbone="classic") as db:
         db.build(pictures)
-    [block] = blocks("python")
+    block, _ = blocks("python")
     exec(compile(block, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("of 14")
@@ -77,6 +102,11 @@ def test_the_examples_run(pictures: Path) -> None:
     assert first.splitlines()[0] == "14 added, 0 unchanged, 0 failed"
     assert "boat.jpg" in first
     assert "boat.jpg" in example("near_copies.py", "example.catdb")
+    Path("Pictures/boat.jpg").unlink()
+    assert example("watch.py", "Pictures", "classic", "0").splitlines() == [
+        f"removed {Path('Pictures/boat.jpg').absolute()}",
+        "13 images in step with Pictures",
+    ]
 
 
 def test_the_two_commands_exist_and_ci_calls_the_second() -> None:

@@ -415,3 +415,17 @@ def test_ten_thousand_files_are_found_quickly(tmp_path: Path) -> None:
     start = time.perf_counter()
     assert len(names(tmp_path, excludes=["*.gif", "x/y"])) == 10_000
     assert time.perf_counter() - start < 2
+
+
+def test_a_file_that_nobody_named_is_found_only_as_its_folder_would_have_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "bad.png").write_text("no image")
+    (tmp_path / "unnamed").write_bytes(b"\xff\xd8\xff and more")
+    (tmp_path / "broken.png").symlink_to("nowhere")
+    (tmp_path / "broken").symlink_to("nowhere")
+    (tmp_path / "broken.txt").symlink_to("nowhere")
+    whole = sorted(find(str(tmp_path)), key=lambda found: found.path)
+    single = [found for path in sorted(tmp_path.iterdir()) for found in find(str(path), named=False)]
+    assert single == whole
+    assert [os.path.basename(found.path) for found in whole] == ["bad.png", "broken", "broken.png", "unnamed"]
+    assert list(find(str(tmp_path / "gone.png"), named=False)) == []

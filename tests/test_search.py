@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from catdb import shard
-from catdb.search import _CHUNK, Block, nearest, route, similarities, top
+from catdb.search import _CHUNK, Block, Regions, nearest, neighbours, route, similarities, top
 from catdb.shard import Rows
 
 DIMENSION = 8
@@ -77,7 +77,7 @@ def test_nearest_is_brute_force_over_the_distinct_images(
     images = [n for n, own in enumerate(stored.categories) if n not in dead and set(own.tolist()) & set(probed)]
     expected = slow(stored, query, images)
 
-    hits = nearest(query, blocks(stored, probed, random, dead), probed, k)
+    hits = nearest(query, blocks(stored, probed, random, dead), k)
 
     assert hits.scanned == len(images)
     assert len(hits.image_ids) == min(k, len(images)) == len(set(hits.image_ids.tolist()))
@@ -106,13 +106,13 @@ def test_top_is_a_sort(values: list[float], k: int, seed: int) -> None:
 
 
 def test_nothing_probed_finds_nothing() -> None:
-    hits = nearest(unit(np.ones(DIMENSION)), [], [], 5)
+    hits = nearest(unit(np.ones(DIMENSION)), [], 5)
     assert (hits.image_ids.tolist(), hits.similarities.tolist(), hits.scanned) == ([], [], 0)
 
 
 def test_all_rows_dead_finds_nothing() -> None:
     rows = Rows(unit(np.ones((3, DIMENSION))), np.arange(3), np.zeros((3, 4), np.int32))
-    hits = nearest(rows.features[0], [Block(0, rows, np.ones(3, bool))], [0], 5)
+    hits = nearest(rows.features[0], [Block(0, rows, np.ones(3, bool))], 5)
     assert (hits.image_ids.tolist(), hits.scanned) == ([], 0)
 
 
@@ -120,12 +120,12 @@ def test_a_similarity_never_leaves_minus_one_to_one() -> None:
     features = np.full((2, DIMENSION), 0.354, np.float16)  # a little longer than 1
     features[1] = -features[1]
     rows = Rows(features, np.arange(2), np.zeros((2, 4), np.int32))
-    assert nearest(features[0], [Block(0, rows)], [0], 2).similarities.tolist() == [1.0, -1.0]
+    assert nearest(features[0], [Block(0, rows)], 2).similarities.tolist() == [1.0, -1.0]
 
 
 def test_a_category_beyond_all_that_are_probed_is_not_mistaken_for_one() -> None:
     rows = Rows(unit(np.ones((1, DIMENSION))), np.array([7]), np.array([[999, 2, -1, -1]], np.int32))
-    assert nearest(rows.features[0], [Block(2, rows)], [0, 2], 1).image_ids.tolist() == [7]
+    assert nearest(rows.features[0], [Block(2, rows)], 1).image_ids.tolist() == [7]
 
 
 def test_rows_that_are_chosen_from_several_chunks_keep_their_order() -> None:
@@ -136,7 +136,7 @@ def test_rows_that_are_chosen_from_several_chunks_keep_their_order() -> None:
     )
     dead = random.random(count) < 0.1
     rows = Rows(stored.features, np.arange(count) + 1, stored.categories)
-    hits = nearest(stored.features[0], [Block(0, rows, dead)], [0], 20)
+    hits = nearest(stored.features[0], [Block(0, rows, dead)], 20)
     expected = slow(stored, stored.features[0], np.flatnonzero(~dead).tolist())
     assert hits.scanned == len(expected) == (~dead).sum()
     for image, similarity in zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True):
@@ -171,7 +171,15 @@ def test_rows_of_a_read_only_memory_map_are_compared_as_they_lie(tmp_path: Path)
 
 # --- routing ----------------------------------------------------------------------------------------------------
 
-AXES = np.eye(4, DIMENSION, dtype=np.float32)
+AXES = np.eye(4, DIMENSION, dtype=np.float16)
+
+
+def regions(means: NDArray[np.floating], first: int = 10) -> Regions:
+    """Every category one block of one row."""
+    ones = np.ones(len(means), np.int64)
+    return Regions(np.arange(first, first + len(means)), 0 * ones, ones, means.astype(np.float16))
+
+
 QUERY = unit(np.array([1, 3, 2, 0.5, 0, 0, 0, 0]))
 
 
@@ -188,17 +196,39 @@ QUERY = unit(np.array([1, 3, 2, 0.5, 0, 0, 0, 0]))
     ],
 )
 def test_route_takes_the_own_first_then_the_nearest_centroids(own: list[int], probes: int, expected: list[int]) -> None:
-    assert route(own, np.arange(10, 14), AXES, QUERY, probes) == expected
+    assert route(own, regions(AXES), QUERY, probes) == expected
 
 
 def test_route_goes_by_direction_and_not_by_length_of_a_centroid() -> None:
     lengths = np.array([[100], [0.1], [1], [0]], np.float32)
-    assert route([], np.arange(10, 14), AXES * lengths, QUERY, 4) == [11, 12, 10, 13]
+    assert route([], regions(AXES * lengths), QUERY, 4) == [11, 12, 10, 13]
 
 
 def test_route_breaks_ties_by_category() -> None:
-    assert route([], np.arange(10, 14), np.ones((4, DIMENSION), np.float32), QUERY, 3) == [10, 11, 12]
+    assert route([], regions(np.ones((4, DIMENSION))), QUERY, 3) == [10, 11, 12]
+
+
+def test_a_shard_is_routed_to_by_the_mean_of_all_its_rows() -> None:
+    means = np.array([[1, 0], [0, 1], [1, 0]], np.float16)
+    found = Regions(np.array([3, 3, 5]), np.array([0, 3, 0]), np.array([3, 1, 2]), means)
+    categories, centroids = found.shards
+    assert (categories.tolist(), centroids.tolist()) == ([3, 5], [[0.75, 0.25], [1.0, 0.0]])
+    assert found.ordered(np.array([0.6, 0.8], np.float16)).tolist() == [1, 0, 2]
+
+
+@settings(max_examples=50, deadline=None)
+@given(stored=collections(), seed=st.integers(0, 2**32), k=st.integers(1, 12))
+def test_neighbours_are_those_of_one_query_at_a_time(stored: Stored, seed: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    every = blocks(stored, list(range(NUMBER)), random, set())
+    queries, own = stored.features[:7], np.arange(1, len(stored.features[:7]) + 1)
+    found = neighbours(queries, own, every, k)
+    for query, itself, row in zip(queries, own.tolist(), found.tolist(), strict=True):
+        expected = slow(stored, query, [n for n in range(len(stored.features)) if n + 1 != itself])
+        best = sorted(expected.values(), reverse=True)[:k]
+        assert [image for image in row if image >= 0] == row[: len(best)]
+        np.testing.assert_allclose([expected[image] for image in row[: len(best)]], best, atol=1e-5)
 
 
 def test_route_without_centroids_is_the_own() -> None:
-    assert route([3, 1], np.empty(0, np.int64), np.empty((0, 0), np.float32), QUERY, 8) == [3, 1]
+    assert route([3, 1], regions(np.empty((0, DIMENSION))), QUERY, 8) == [3, 1]

@@ -333,7 +333,7 @@ class Stored(RuleBasedStateMachine):
         vector = unit(query)
         ids = {path: image for path, (_, image) in self.read(store).items()}
         with store.snapshot() as snapshot:
-            hits = nearest(vector, snapshot.blocks(own), own, k)
+            hits = nearest(vector, snapshot.blocks(own), k)
             assert snapshot.catalog.count() == len(self.model)
         expected = brute({ids[path]: (unit(c), of(c)) for path, c in self.model.items()}, vector, own)
         assert hits.scanned == len(expected)

@@ -17,12 +17,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pytest
-from stock import CATEGORIES, META, answers, delete, fill, found_in, make, put, shards
+from stock import CATEGORIES, DIMENSION, META, answers, delete, fill, found_in, make, put, shards
 
 import catdb.store
 from catdb import Database, shard
@@ -31,7 +32,7 @@ from catdb.check import check, repair
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseNotFound, DatabaseReadOnly, StorageError
 from catdb.images import Stamp
 from catdb.lock import Lock
-from catdb.store import GRACE, PER_COMMIT, Store, due
+from catdb.store import GRACE, PER_COMMIT, Store, due, in_blocks
 
 
 @pytest.fixture
@@ -873,19 +874,98 @@ def iter_in_snapshot(store: Store) -> Iterator[int]:
         yield snapshot.catalog.count()
 
 
-def test_centroids_are_the_means_whether_folded_or_waiting(store: Store) -> None:
+def test_regions_are_the_means_whether_folded_or_waiting(store: Store) -> None:
     store.commit([put(n, [n % 3]) for n in range(9)])
     with store.snapshot() as snapshot:
-        waiting = [array.tolist() for array in snapshot.centroids()]
+        waiting = snapshot.regions()
         for category in range(3):
             features = np.concatenate([block.rows.features for block in snapshot.blocks([category])])
-            np.testing.assert_allclose(waiting[1][category], features.astype(np.float64).mean(axis=0), atol=1e-6)
+            np.testing.assert_allclose(waiting.means[category], features.astype(np.float64).mean(axis=0), atol=5e-4)
+    assert (waiting.categories.tolist(), waiting.rows.tolist()) == ([0, 1, 2], [0, 0, 0])
     store.fold([1])
     with store.snapshot() as snapshot:
-        categories, centroids = snapshot.centroids()
-    order = np.argsort(categories)
-    assert (categories[order].tolist(), waiting[0]) == ([0, 1, 2], [0, 1, 2])
-    np.testing.assert_allclose(centroids[order], waiting[1], atol=1e-6)
+        found = snapshot.regions()
+    order = np.argsort(found.categories)
+    assert (found.categories[order].tolist(), found.rows[order].tolist()) == ([0, 1, 2], [0, 3, 0])
+    np.testing.assert_array_equal(found.means[order], waiting.means)
+
+
+def test_a_large_shard_is_folded_into_blocks_of_what_is_alike(store: Store) -> None:
+    """Eight bundles of vectors in one category; a search of any one block finds what a slow one finds in its rows."""
+    random = np.random.default_rng(5)
+    middles = random.normal(size=(8, DIMENSION))
+    for n in range(400):
+        values = middles[n % 8] + 0.05 * random.normal(size=DIMENSION)
+        vector = (values / np.linalg.norm(values)).astype(np.float16)
+        assert store.commit([replace(put(n, [4]), vector=vector)]) == ["added"]
+    store.fold_all()
+    with store.snapshot() as snapshot:
+        regions = snapshot.regions()
+        [whole] = snapshot.blocks([4])
+        assert len(regions) == 20 and regions.rows.sum() == 400
+        assert sorted(whole.rows.image_ids.tolist()) == list(range(1, 401))
+        for place in range(len(regions)):
+            [part] = snapshot.parts(regions, np.array([place]))
+            first = int(regions.first[place])
+            expected = whole.rows.image_ids[first : first + int(regions.rows[place])].tolist()
+            assert part.rows.image_ids.tolist() == expected == sorted(expected)
+            assert len({(image - 1) % 8 for image in expected}) == 1, "a block mixes bundles"
+    before = shards(store)
+    delete(store, 1)
+    store.commit([put(400, [4])])
+    store.fold_all()
+    assert shards(store) != before
+    with store.snapshot() as snapshot:
+        [whole] = snapshot.blocks([4])
+        healed, _ = in_blocks(4, store.recorded(snapshot.catalog, snapshot.catalog.members(4)), 400)
+        np.testing.assert_array_equal(whole.rows.image_ids, healed.image_ids)
+        np.testing.assert_array_equal(whole.rows.features, healed.features)
+
+
+def test_chosen_blocks_of_a_damaged_shard_are_answered_for_by_the_catalog(store: Store) -> None:
+    fill(store, range(60))
+    store.fold_all()
+    with store.snapshot() as snapshot:
+        pointer = snapshot.catalog.pointer(3)
+        assert pointer is not None
+    os.unlink(store.file(3, pointer.generation))
+    with store.snapshot() as snapshot:
+        regions = snapshot.regions()
+        found = list(snapshot.parts(regions, np.flatnonzero(regions.categories == 3)))
+        assert sorted(i for b in found for i in b.rows.image_ids.tolist()) == snapshot.catalog.members(3)
+        assert len(snapshot.notes) == 1
+    repair(store)
+
+
+FORMAT_1 = """
+DROP TABLE centroid;
+CREATE TABLE centroid(category INTEGER PRIMARY KEY, data BLOB NOT NULL);
+DROP INDEX image_inode;
+PRAGMA user_version=1;
+"""
+
+
+def test_a_database_of_format_1_is_read_and_brought_up_to_date_by_the_next_writer(store: Store) -> None:
+    fill(store, range(30))
+    store.fold_all()
+    before = answers(store)
+    with store.snapshot() as snapshot:
+        means = {block.category: block.mean.astype("<f4").tobytes() for block in snapshot.catalog.centroids()}
+    store.close()
+    sql = sqlite3.connect(os.path.join(store.path, "catalog.sqlite"), isolation_level=None)
+    sql.executescript(FORMAT_1)
+    sql.executemany("INSERT INTO centroid VALUES(?, ?)", means.items())
+    sql.close()
+    old = Store(store.path, wait=0.0)
+    assert answers(old) == before
+    with pytest.raises(DatabaseDamaged, match="format 1"), old.snapshot() as snapshot:
+        snapshot.regions()
+    fill(old, [30])
+    with old.snapshot() as snapshot:
+        assert snapshot.catalog.format() == 2
+        assert len(snapshot.regions()) == 10
+    assert check(old).problems == ()
+    old.close()
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------

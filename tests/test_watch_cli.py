@@ -93,6 +93,14 @@ ENDED = ["catdb: finishing the batch under way; again to stop at once", "catdb: 
 
 
 @pytest.fixture
+def photos(photos: Path) -> Path:
+    """The folder of twelve pictures, which nobody has just been writing to."""
+    for path in photos.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    return photos
+
+
+@pytest.fixture
 def built(photos: Path) -> Path:
     """The folder of twelve pictures, with its database in ./.catdb."""
     with Database(".catdb", backbone="classic") as database:
@@ -162,15 +170,13 @@ def test_other_commands_work_beside_it_and_what_was_removed_stays_out(built: Pat
         os.utime(built / "5.png")
         save(built / "later.png", 50)  # whose event comes after that of the touched file
         assert watch.event(".png")["path"] == f"{built}/later.png"
-        assert (
-            str(built / "5.png") not in run("search", built / "5.png", "--exact", "-k", "20").stdout.split("\n", 1)[1]
-        )
+        assert best(built / "5.png") != f"{built}/5.png"
         assert run("add", built / "5.png").stdout.startswith("1 added")
         assert best(built / "5.png") == f"{built}/5.png"
         assert run("build").stdout.startswith("0 added, 0 changed, 0 moved, 0 removed, 13 unchanged")
         (built / "5.png").unlink()
         assert watch.event("5.png") == {"event": "removed", "path": f"{built}/5.png"}
-        assert watch.end() == (0, ["removed " + str(built / "5.png"), *ENDED][-2:]) or True
+        assert watch.end()[0] == 0
     assert "not watched\n" in run("info").stdout
     assert json.loads(run("info", "--json").stdout)["watcher"] is None
 
@@ -205,8 +211,10 @@ def stuck_in(module: str, name: str, seconds: float | None) -> str:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_while_it_starts_ends_it_at_once(number: int, code: int, photos: Path) -> None:
-    with child(stuck_in("catdb.backbones", "load", None), "watch", photos, "--backbone", "classic") as stuck:
+    words = ["watch", photos, "--backbone", "classic", "--nice"]
+    with child(stuck_in("catdb.backbones", "load", None), *words) as stuck:
         assert stuck.stdout and stuck.stdout.readline() == "x\n"
+        assert os.getpriority(os.PRIO_PROCESS, stuck.pid) == 19
         stuck.send_signal(number)
         out, err = stuck.communicate(timeout=PATIENCE)
     said = "catdb: interrupted; what was committed is safe, the same command goes on from there\n"
@@ -252,7 +260,7 @@ def test_a_killed_one_goes_on_from_there(name: str, photos: Path) -> None:
 
 
 def test_a_reader_that_goes_away_ends_it_without_a_word(built: Path) -> None:
-    save(built / "new.png", 60)
+    os.utime(save(built / "new.png", 60), (1e9, 1e9))
     done = subprocess.run(
         ["bash", "-c", f"{CATDB} watch --json 2>err | head -1"], capture_output=True, text=True, timeout=60
     )
@@ -262,7 +270,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(built: Path) -> None:
 
 
 def test_an_output_that_takes_no_more_ends_it_with_one_line(built: Path) -> None:
-    save(built / "new.png", 60)
+    os.utime(save(built / "new.png", 60), (1e9, 1e9))  # settled long ago: taken in by the first look
     with open("/dev/full", "w") as full:
         done = subprocess.run([CATDB, "watch", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1
@@ -311,13 +319,12 @@ def test_a_folder_that_is_away_is_said_and_pruned_when_asked(built: Path, tmp_pa
 
 
 def test_excludes_and_polling(built: Path) -> None:
-    with watching("--exclude", "below", "--poll", "--json", "--nice") as watch:
+    with watching("--exclude", "below", "--poll", "--json") as watch:
         assert len(watch.err.until("in step: 10 images")) == 3
         save(built / "polled.png", 80)
         old = time.time() - 60
         os.utime(built / "polled.png", (old, old))
         assert watch.event("polled.png")["event"] == "added"
-        assert os.getpriority(os.PRIO_PROCESS, watch.process.pid) == 19
     assert "excluded: below\n" in run("info").stdout
 
 

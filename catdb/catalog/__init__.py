@@ -1,6 +1,7 @@
 """The catalog: the one commit point and the durable record of every image. The secret kept here is SQLite.
 
-Format 1: ``catalog.sqlite``, WAL, ``synchronous=FULL``, ``application_id`` 0x63617464 ("catd"), ``user_version`` 1.
+Format 2: ``catalog.sqlite``, WAL, ``synchronous=FULL``, ``application_id`` 0x63617464 ("catd"), ``user_version`` 2.
+(Format 1 had one centroid a category, in float32; the next writer brings it up to date.)
 Whatever is in it is acknowledged, whatever is not does not exist; the shards can be rebuilt from it at any time.
 
 ========= ==================================================================================================
@@ -13,7 +14,7 @@ member    the image's categories by rank (0 is the most probable), with probabil
 pending   (category, image): a membership that is not in the category's shard yet
 tombstone (category, image): a row of the category's shard whose image is gone
 shard     the category's current file: generation, rows, size, checksum
-centroid  the mean of the rows of a category's shard, float32
+centroid  the blocks of a category's shard: first row, how many, and their mean in float16
 garbage   files that no snapshot newer than ``since`` refers to
 failure   files that could not be read, with the stamp they had; a NULL stamp means "try again every time"
 removed   paths (or folders) that were removed by hand and stay out until they are added again
@@ -33,10 +34,11 @@ connections checkpoint at once).
 from catdb.catalog.catalog import FORMAT, Catalog, clear_errors
 from catdb.catalog.rules import MISTYPED, RESTORE
 from catdb.catalog.survey import Survey, Todo
-from catdb.catalog.values import Image, Load, Pointer, Put, Root, is_forgotten, is_removed
+from catdb.catalog.values import Centroid, Image, Load, Pointer, Put, Root, is_forgotten, is_removed
 
 __all__ = [
     "Catalog",
+    "Centroid",
     "FORMAT",
     "Image",
     "Load",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any, NoReturn
@@ -16,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdb.catalog.rules import FORGET, MISTYPED, RESTORE, RULES, Rule
-from catdb.catalog.values import Image, Load, Pointer, Put, Root, is_removed
+from catdb.catalog.values import Centroid, Image, Load, Pointer, Put, Root, is_removed
 from catdb.checksum import checksum
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly, StorageError
 from catdb.images import Stamp
 
-FORMAT = 1
+FORMAT = 2
 _APPLICATION = 0x63617464
+_NEW_IN_2 = ("TABLE centroid", "INDEX image_inode", "TABLE distinct_pair")
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
+_EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
 
 _SCHEMA = """
@@ -37,6 +40,7 @@ CREATE TABLE image(
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, digest BLOB NOT NULL,
     width INTEGER NOT NULL, height INTEGER NOT NULL, UNIQUE(root, path));
 CREATE INDEX image_digest ON image(digest);
+CREATE INDEX image_inode ON image(inode);
 CREATE TABLE vector(image INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE member(
     image INTEGER, rank INTEGER, category INTEGER NOT NULL, probability REAL NOT NULL,
@@ -46,7 +50,9 @@ CREATE TABLE tombstone(category INTEGER, image INTEGER, PRIMARY KEY(category, im
 CREATE TABLE shard(
     category INTEGER PRIMARY KEY, generation INTEGER NOT NULL, rows INTEGER NOT NULL,
     bytes INTEGER NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE centroid(category INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE centroid(
+    category INTEGER, block INTEGER, first INTEGER NOT NULL, rows INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY(category, block));
 CREATE TABLE garbage(category INTEGER, generation INTEGER, since REAL, PRIMARY KEY(category, generation)) WITHOUT ROWID;
 CREATE TABLE failure(
     root INTEGER, path BLOB, size INTEGER, mtime_ns INTEGER, inode INTEGER, reason TEXT NOT NULL,
@@ -195,9 +201,25 @@ class Catalog:
             if self._one("PRAGMA application_id") != _APPLICATION:
                 raise DatabaseDamaged(f"{self.path}: an SQLite file, but not a catdb catalog; use another directory")
             found = int(self._one("PRAGMA user_version"))
-            if found != FORMAT:
+            if found > FORMAT:
                 raise DatabaseDamaged(f"{self.path}: format {found}, this catdb reads {FORMAT}; install a newer catdb")
             return found
+
+    def upgrade(self) -> None:
+        """Bring a catalog of an older format up to date, in one commit. Only under the database's lock."""
+        if self.format() == 1:  # a shard had one centroid, in float32, and was one block
+            with self.transaction():
+                rows = self.sql.execute(
+                    "SELECT category, rows, data FROM centroid JOIN shard USING (category)"
+                ).fetchall()
+                self.sql.execute("DROP TABLE centroid")
+                for statement in _SCHEMA.split(";"):
+                    if any(name in statement for name in _NEW_IN_2):
+                        self.sql.execute(statement)
+                for category, count, data in rows:
+                    block = Centroid(category, 0, 0, count, np.frombuffer(data, "<f4").astype(np.float16))
+                    self._insert_centroid(block)
+                self.sql.execute(f"PRAGMA user_version={FORMAT}")
 
     def create(self, meta: Mapping[str, Any], categories: Iterable[tuple[str, str]]) -> None:
         """Make the tables and fill in what the database is, all in one commit."""
@@ -364,6 +386,8 @@ class Catalog:
 
     def distinct_pairs(self) -> set[tuple[bytes, bytes]]:
         """Return the pairs of contents, the lesser digest first, that are no duplicates of one another."""
+        if self.format() == 1:  # it had no such table
+            return set()
         return set(self.sql.execute("SELECT one, other FROM distinct_pair"))
 
     def add_distinct_pairs(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
@@ -393,6 +417,23 @@ class Catalog:
         """Return a stored vector (d,), checked. None where it is not there or damaged."""
         row = self.sql.execute("SELECT data, checksum FROM vector WHERE image = ?", (image,)).fetchone()
         return np.frombuffer(row[0], "<f2") if row and checksum(row[0]) == row[1] else None
+
+    def sample(self, count: int, seed: int = 0) -> list[tuple[int, NDArray[np.float16]]]:
+        """Return (id, vector) of at most ``count`` images, of all where there are no more; damaged ones are left out.
+
+        The same images and seed give the same sample. Of very many the ids are not all read: numbers are drawn and the
+        next id is taken, which prefers those that stand after a gap; for what it is used for that does not matter.
+        """
+        draw, images = np.random.default_rng(seed), self.count()
+        if images <= _EVERY * count:
+            every = [image for (image,) in self.sql.execute("SELECT id FROM image ORDER BY id")]
+            chosen = sorted(draw.choice(every, min(count, images), replace=False).tolist()) if every else []
+        else:
+            least, most = self.sql.execute("SELECT min(id), max(id) FROM image").fetchone()
+            after = "SELECT id FROM image WHERE id >= ? ORDER BY id LIMIT 1"
+            chosen = sorted({self._one(after, id) for id in draw.integers(least, most + 1, count).tolist()})
+        vectors = ((image, self.vector(image)) for image in chosen)
+        return [(image, vector) for image, vector in vectors if vector is not None]
 
     def put(self, item: Put) -> str:
         """Store one image in the running transaction: "added", "changed", "moved", or "unchanged" (only touched).
@@ -486,6 +527,17 @@ class Catalog:
         """Return the ids of the image at a path and of all below it (the whole root for an empty path)."""
         return [image for (image,) in self._below("SELECT id FROM image", root, path)]
 
+    def inodes_below(self, root: int, path: bytes) -> list[int]:
+        """Return the inodes of the file known at a path and of all below it, images and failures."""
+        rows = [row for table in ("image", "failure") for row in self._below(f"SELECT inode FROM {table}", root, path)]
+        return [inode % 2**64 for (inode,) in rows if inode is not None]
+
+    def places_of(self, inodes: Collection[int], *, failures: bool) -> list[tuple[int, bytes]]:
+        """Return (root, path) of the images, or of the failures, whose files have one of these inodes. Reads all."""
+        wanted = json.dumps([(inode + 2**63) % 2**64 - 2**63 for inode in inodes])
+        statement = "SELECT root, path FROM {} WHERE inode IN (SELECT value FROM json_each(?))"
+        return self.sql.execute(statement.format("failure" if failures else "image"), (wanted,)).fetchall()
+
     def _below(self, statement: str, root: int, path: bytes) -> sqlite3.Cursor:
         where, values = below(root, path)
         return self.sql.execute(f"{statement} WHERE {where}", values)
@@ -547,7 +599,7 @@ class Catalog:
             self.set_meta("generation", first + count)
         return first
 
-    def point(self, pointer: Pointer, centroid: NDArray[np.float32], folded: Sequence[int], now: float) -> None:
+    def point(self, pointer: Pointer, centroids: Sequence[Centroid], folded: Sequence[int], now: float) -> None:
         """Make a file the category's shard in the running transaction, folded rows and all; the old one is garbage."""
         self.unpoint(pointer.category, now)
         category = pointer.category
@@ -556,7 +608,14 @@ class Catalog:
             "INSERT INTO shard VALUES(?, ?, ?, ?, ?)",
             (category, pointer.generation, pointer.rows, pointer.bytes, pointer.checksum),
         )
-        self.sql.execute("INSERT INTO centroid VALUES(?, ?)", (category, np.asarray(centroid, "<f4").tobytes()))
+        for centroid in centroids:
+            self._insert_centroid(centroid)
+
+    def _insert_centroid(self, block: Centroid) -> None:
+        data = np.asarray(block.mean, "<f2").tobytes()
+        self.sql.execute(
+            "INSERT INTO centroid VALUES(?, ?, ?, ?, ?)", (block.category, block.block, block.first, block.rows, data)
+        )
 
     def unpoint(self, category: int, now: float) -> None:
         """Take a category's shard away in the running transaction: pointer, centroid and tombstones."""
@@ -572,17 +631,21 @@ class Catalog:
             "INSERT OR IGNORE INTO pending SELECT category, image FROM member WHERE category = ?", (category,)
         )
 
-    def centroids(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return (categories (m,), centroids (m, d)) of the categories that have a shard."""
-        rows = self.sql.execute("SELECT category, data FROM centroid ORDER BY category").fetchall()
-        if not rows:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-        if len({len(data) for _, data in rows}) > 1 or len(rows[0][1]) % 4:
+    def folded(self) -> tuple[int, int, int]:
+        """Return what is another one as soon as a shard is: of what is read of all shards, that it is still true."""
+        row = self.sql.execute("SELECT count(*), ifnull(max(generation), 0), ifnull(sum(generation), 0) FROM shard")
+        count, last, total = row.fetchone()
+        return int(count), int(last), int(total)
+
+    def centroids(self) -> list[Centroid]:
+        """Return every block of the shards, by category and block. DatabaseDamaged for a catalog of format 1."""
+        if self.format() == 1:
+            raise DatabaseDamaged(f"{self.path}: format 1 has no blocks; catdb build, or compact, brings it up to date")
+        rows = self.sql.execute("SELECT category, block, first, rows, data FROM centroid ORDER BY category, block")
+        found = [Centroid(c, b, f, n, np.frombuffer(data, "<f2")) for c, b, f, n, data in rows]
+        if len({len(block.mean) for block in found}) > 1:
             raise DatabaseDamaged(f"{self.path}: centroids that differ in length; run catdb check --repair")
-        return (
-            np.array([category for category, _ in rows], np.int64),
-            np.frombuffer(b"".join(data for _, data in rows), "<f4").reshape(len(rows), -1),
-        )
+        return found
 
     def garbage(self, before: float) -> list[tuple[int, int]]:
         """Return (category, generation) of the files that have been garbage since before then."""
@@ -602,7 +665,7 @@ class Catalog:
         try:
             schema = {sql for (sql,) in self.sql.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
             expected = {text.strip() for text in _SCHEMA.split(";") if text.strip()}
-            for sql in sorted(expected - schema):
+            for sql in sorted(expected - schema) if self.format() == FORMAT else ():
                 return [f"not as it was made: {' '.join(sql.split())[:40]}..."]
             texts = [line for (text,) in self.sql.execute("PRAGMA integrity_check") for line in text.splitlines()]
             return [text for text in texts if text != "ok" and not text.startswith("***")]
@@ -616,8 +679,9 @@ class Catalog:
 
     def faults(self) -> list[tuple[Rule, int]]:
         """Return the rules that are broken, and by how many rows. Where values are of no known form, only those."""
+        missing = "distinct_pair" if self.format() == 1 else None  # format 1 had no such table
         for rules in (MISTYPED, RULES):
-            found = [(rule, int(self._one(rule.count))) for rule in rules]
+            found = [(rule, int(self._one(rule.count))) for rule in rules if rule.table != missing]
             if any(count for _, count in found):
                 return [(rule, count) for rule, count in found if count]
         return []
@@ -653,10 +717,12 @@ class Catalog:
         """Yield (image, rank, category) of every membership, by image and rank."""
         yield from self.sql.execute("SELECT image, rank, category FROM member ORDER BY image, rank")
 
-    def centroid(self, category: int) -> NDArray[np.float32]:
-        """Return the centroid of a category's shard as it lies, empty where there is none."""
-        row = self.sql.execute("SELECT data FROM centroid WHERE category = ?", (category,)).fetchone()
-        return np.frombuffer(row[0][: len(row[0]) // 4 * 4] if row else b"", "<f4")
+    def blocks_of(self, category: int) -> list[Centroid]:
+        """Return the blocks of a category's shard as they lie, in order."""
+        rows = self.sql.execute(
+            "SELECT category, block, first, rows, data FROM centroid WHERE category = ? ORDER BY block", (category,)
+        )
+        return [Centroid(c, b, f, n, np.frombuffer(data[: len(data) // 2 * 2], "<f2")) for c, b, f, n, data in rows]
 
 
 def _identity(path: str) -> tuple[int, ...] | None:

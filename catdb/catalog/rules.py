@@ -86,7 +86,12 @@ MISTYPED = (
         _mistyped(**dict.fromkeys(("generation", "rows", "bytes", "checksum"), "integer")),
         DELETE,
     ),
-    Rule("centroids of no known form", "centroid", _mistyped(data="blob"), DELETE),
+    Rule(
+        "centroids of no known form",
+        "centroid",
+        _mistyped(**dict.fromkeys(("category", "block", "first", "rows"), "integer"), data="blob"),
+        DELETE,
+    ),
     Rule(
         "replaced shards of no known form",
         "garbage",

@@ -66,6 +66,17 @@ class Pointer:
     checksum: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Centroid:
+    """A block of a shard: the contiguous ``rows`` from ``first`` on, which are alike, and their mean (d,)."""
+
+    category: int
+    block: int
+    first: int
+    rows: int
+    mean: NDArray[np.float16]
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What stands in one category: rows in its shard, of them dead, and rows that wait beside it."""

@@ -8,18 +8,15 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from catdb.cli.options import as_json, building, database, open_database, path_type, running, waiting
+from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
 from catdb.cli.output import Bar, notice, percent, report_troubles, say, show, summary
 from catdb.errors import CatdbError
 
 if TYPE_CHECKING:
-    from catdb.images import Failure
-    from catdb.query import Result
     from catdb.reconcile import Report
 
 FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
@@ -130,11 +127,9 @@ def watch(ctx: click.Context, /, folders: tuple[str, ...], db: str | None, as_js
 
 
 @cli.command(short_help="Find the images nearest to an image.")
-@click.argument("queries", metavar="IMAGE|FOLDER...", nargs=-1, required=True, type=path_type)
+@click.argument("queries", metavar="[IMAGE|FOLDER]...", nargs=-1, type=path_type)
 @database
-@click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Matches of each query [10].")
-@click.option("--probes", metavar="N", type=click.IntRange(1), default=4, help="Categories to search [its own 4].")
-@click.option("--exact", is_flag=True, help="Compare with every image.")
+@asking
 @running
 @as_json
 @click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write the matches as CSV as well.")
@@ -142,61 +137,51 @@ def watch(ctx: click.Context, /, folders: tuple[str, ...], db: str | None, as_js
 @click.pass_context
 def search(
     ctx: click.Context,
+    /,
     queries: tuple[str, ...],
     db: str | None,
-    k: int,
-    probes: int,
-    exact: bool,
-    engine: str,
-    precision: str,
-    as_json: bool,
     csv_file: str | None,
     sheet: str | None,
+    **options: Any,
 ) -> None:
-    """Find the images nearest to each IMAGE, and to each image in a FOLDER."""
-    from catdb.cli.answers import csv_lines, print_answer, require_target, write_contact_sheet
-    from catdb.images import Failure
+    """Find the images nearest to each IMAGE, and to each image in a FOLDER; to all of them --together; or to a --text.
 
-    if sheet and os.path.splitext(sheet)[1].lower() not in ("", ".png", ".jpg", ".jpeg"):
-        raise click.UsageError(f"--sheet {show(sheet)}: a contact sheet is written as .png or .jpg")
-    for target in filter(None, (csv_file, sheet)):
-        require_target(target)
-    results: list[Result] = []
-    unlisted: list[Failure] = []
-    answered = failed = 0
-    with open_database(db, mode="r", engine=engine, precision=precision) as store, csv_lines(csv_file) as write:
-        for answer in store.search_many(_queries(queries, unlisted), k=k, probes=probes, exact=exact):
-            print_answer(answer, as_json=as_json)
-            answered += 1
-            if isinstance(answer, Failure):
-                failed += 1
-                continue
-            write(answer)
-            if sheet:
-                results.append(answer)
-    for folder in unlisted:
-        print_answer(folder, as_json=as_json)
-    if not answered and not unlisted:
-        _fail(ctx, f"no image to search with in {', '.join(queries)}")
-    if sheet:
-        write_contact_sheet(sheet, results)
-        say(f"contact sheet: {show(os.path.abspath(sheet))}")
-    ctx.exit(SOME_FAILED if failed or unlisted else 0)
+    Each match also says what share of random pairs of images of this database are less alike.
+    """
+    from catdb.cli.searching import ask
+
+    if bool(queries) == (options["text"] is not None):
+        raise click.UsageError("name the images to search with, or else give a --text")
+    ctx.exit(ask(queries, db, csv_file=csv_file, sheet=sheet, **options))
 
 
-def _queries(paths: tuple[str, ...], unlisted: list[Failure]) -> Iterator[str]:
-    """Yield the query images: files as they are named, and the images found in folders."""
-    from catdb.images import Unlisted, find
+@cli.command(short_help="Measure what searches find of what an exact one does.")
+@database
+@click.option("--sample", metavar="N", type=click.IntRange(1), default=1000, help="Images to search with [1000].")
+@click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Nearest images to be found [10].")
+@as_json
+@click.option("--plot", metavar="FILE.png", type=path_type, help="Draw recall over the share searched as well.")
+def recall(db: str | None, sample: int, k: int, as_json: bool, plot: str | None) -> None:
+    """Measure on your own images what the default, more probes and recall targets find, and what each searches."""
+    from catdb.cli.recalling import report
 
-    for path in paths:
-        if not os.path.isdir(path):
-            yield path
-            continue
-        for found in find(path):
-            if isinstance(found, Unlisted):
-                unlisted.append(found)
-            else:
-                yield found.path
+    report(db, sample, k, as_json=as_json, plot=plot)
+
+
+@cli.command(short_help="Say how alike two images are, and whether each finds the other.")
+@click.argument("a", type=path_type)
+@click.argument("b", type=path_type)
+@database
+@running
+@as_json
+def why(a: str, b: str, db: str | None, as_json: bool, **options: Any) -> None:
+    """Say how alike images A and B are, in which shards they meet, and whether a search with one finds the other.
+
+    They may be in the database or not; one that is not costs a pass of the network.
+    """
+    from catdb.cli.searching import explain
+
+    explain(a, b, db, as_json=as_json, **options)
 
 
 @cli.command()

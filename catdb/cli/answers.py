@@ -12,10 +12,12 @@ from contextlib import contextmanager
 
 import click
 
-from catdb.cli.output import named, say, searched, show
+from catdb.cli.output import asked, closer, named, say, searched, short, show
 from catdb.images import Failure
 from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
+
+_FURTHER = ("rows", "centroids", "admitted", "ceiling", "together", "without", "text", "added")
 
 
 def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
@@ -30,10 +32,12 @@ def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(as_object(answer)))
         return
-    click.echo(f"{show(answer.query or '')}\n  {named(answer.categories)}")
+    click.echo(f"{show(asked(answer))}\n  {named(answer.categories)}")
     for match in answer:
-        click.echo(f"{match.rank:>4}  {match.similarity:.4f}  {show(match.path)}  {shared(answer, match)}")
-    click.echo(f"  {searched(answer)}")
+        likeness = closer(match.percentile, answer.ceiling)
+        line = [f"{match.rank:>4}  {match.similarity:.4f}", show(match.path), shared(answer, match)]
+        click.echo("  ".join([*line, likeness] if likeness else line))
+    click.echo(f"  {searched(answer)}{'; added' if answer.added else ''}")
 
 
 def as_object(result: Result) -> dict[str, object]:
@@ -46,6 +50,7 @@ def as_object(result: Result) -> dict[str, object]:
         "probed": result.probed,
         "populated": result.populated,
         "widened": result.widened,
+        **{name: getattr(result, name) for name in _FURTHER},
         "notes": list(result.notes),
         "matches": [dataclasses.asdict(match) for match in result],
     }
@@ -78,9 +83,10 @@ def csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
         writer.writerow(["query", "rank", "similarity", "path", "shared"])
 
         def write(result: Result) -> None:
+            query = result.query or asked(result)
             for match in result:
                 similarity = f"{match.similarity:.6f}"
-                writer.writerow([result.query, match.rank, similarity, match.path, shared(result, match)])
+                writer.writerow([query, match.rank, similarity, match.path, shared(result, match)])
 
         yield write
 
@@ -89,10 +95,17 @@ def write_contact_sheet(path: str, results: Sequence[Result]) -> None:
     """Write a picture that shows each query beside what was found."""
     rows = [
         Row(
-            query=result.query or "",
+            query=next(filter(None, (result.query, *result.together)), None),
+            title="" if result.query else asked(result),
             caption=f"{named(result.categories)}\n{searched(result)}",
-            matches=[(match.path, f"{match.rank}  {match.similarity:.3f}") for match in result],
+            matches=[(match.path, _tile(match, result.ceiling)) for match in result],
         )
         for result in results
     ]
     write_sheet(os.path.abspath(path), rows)
+
+
+def _tile(match: Match, ceiling: float | None) -> str:
+    """Return what stands beneath a match, in 200 pixels."""
+    percentile = short(match.percentile, ceiling)
+    return f"{match.rank}  {match.similarity:.3f}" + (f"  ({percentile})" if percentile else "")

@@ -49,6 +49,42 @@ def building(command: Command) -> Command:
     return command
 
 
+def asking(command: Command) -> Command:
+    """Add the options that say what is asked, how much is to be returned, and how far to look."""
+    for option in reversed(
+        (
+            click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Matches of each query [10]."),
+            click.option(
+                "--probes", metavar="N", type=click.IntRange(1), default=4, help="Categories to search [its own 4]."
+            ),
+            click.option(
+                "--recall",
+                metavar="SHARE",
+                type=click.FloatRange(0, 1, min_open=True),
+                help="Instead, as far as it takes to find this share of the 10 nearest: 0.95 for instance.",
+            ),
+            click.option("--exact", is_flag=True, help="Compare with every image."),
+            click.option("--category", metavar="NAME", help="Only images of this category, all of them."),
+            click.option("--under", metavar="FOLDER", type=path_type, help="Only images in this folder and below."),
+            click.option(
+                "--min-similarity", metavar="S", type=click.FloatRange(-1, 1), help="No image that is less alike."
+            ),
+            click.option("--together", is_flag=True, help="Take all images as one query: what they have in common."),
+            click.option(
+                "--without",
+                metavar="IMAGE",
+                multiple=True,
+                type=path_type,
+                help="Turn away from this image.",
+            ),
+            click.option("--text", metavar="WORDS", help="Search by the names of categories instead of an image."),
+            click.option("--add", is_flag=True, help="Have the images join the database as well, first."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def running(command: Command) -> Command:
     """Add the options of a command that may run a network."""
     engines, precisions = click.Choice(["auto", "openvino", "tensorflow"]), click.Choice(["auto", "f32", "bf16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -47,14 +48,41 @@ def percent(part: float) -> str:
     return f"{100 * part:.0f} %" if part >= 0.005 else "<1 %"
 
 
+def short(percentile: float | None, ceiling: float | None) -> str:
+    """Return a percentile in no more digits than it has, "99.97 %" or ">99.99 %"; nothing where there is none."""
+    if percentile is None or ceiling is None:
+        return ""
+    digits = max(0, round(-math.log10(1 - ceiling)) - 2)
+    share = math.floor(percentile * 10 ** (digits + 2) + 1e-6) / 10**digits  # never rounded up to what was not found
+    return f"{'>' if percentile >= ceiling else ''}{share:.{digits}f} %"
+
+
+def closer(percentile: float | None, ceiling: float | None) -> str:
+    """Say what a percentile means; nothing where there is none."""
+    share = short(percentile, ceiling)
+    return f"closer than {share} of random pairs" if share else ""
+
+
+def asked(result: Result) -> str:
+    """Say what a result answers: the query's path, all paths of several, the words."""
+    one = [f'"{result.text}"'] if result.text is not None else [result.query or "an image"]
+    plus = [path or "an image" for path in result.together] or one
+    return " - ".join([" + ".join(plus), *(path or "an image" for path in result.without)])
+
+
 def named(categories: tuple[Prediction, ...]) -> str:
     return " · ".join(f"{category.name} {percent(category.probability)}" for category in categories)
 
 
 def searched(result: Result) -> str:
     """Say how much of the database an answer rests on."""
-    text = f"searched {result.scanned:,} of {result.total:,} images in {result.probed} of {result.populated} categories"
-    if result.widened:
+    total = f"{result.total:,} images"
+    if result.admitted < result.total:
+        total = f"{result.admitted:,} images that the filters admit (of {result.total:,} in all)"
+    text = f"searched {result.scanned:,} of {total} in {result.probed} of {result.populated} categories"
+    if result.widened and result.admitted < result.total:
+        text += " (its own categories hold too few of them, so further ones were searched)"
+    elif result.widened:
         text += " (the first of its categories hold no image, so further ones were searched)"
     return text
 

@@ -173,7 +173,7 @@ def _say_when_in_step(store: Database, watch: Watch, mouth: _Mouth, folders: tup
         watch.wait_idle()
         paths = [os.path.abspath(f) for f in folders] or [root.path for root in store.info().roots]
         images = len(store)
-    except (TimeoutError, CatdbError):
+    except (RuntimeError, CatdbError):
         return  # it has ended before; it tells itself why
     away = sum(not os.path.isdir(path) for path in set(paths))
     count = f"{len(set(paths)):,} folder{'s' if len(set(paths)) != 1 else ''}"

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import BinaryIO
 
 from catdb.checksum import digest
@@ -104,18 +105,30 @@ class Content:
 
 
 def find(
-    top: str, *, excludes: Sequence[str] = (), base: str | None = None, skip: Collection[str] = ()
+    top: str,
+    *,
+    excludes: Sequence[str] = (),
+    base: str | None = None,
+    skip: Collection[str] = (),
+    named: bool = True,
 ) -> Iterator[Found | Failure]:
     """Find the image files in ``top`` and below, in an order that depends on the names alone.
 
-    A ``top`` that is a file is yielded whatever it is called. ``excludes``: globs, see :func:`excluded`; paths are
-    matched as they are seen from ``base``, a folder at or above ``top`` (by default ``top`` itself). ``skip``:
-    folders never to be entered; nor is any folder that holds a catdb database. Links are followed, but every folder
-    is visited once, under its real path where it has one below ``top``. Holds one folder's names at a time.
+    A ``top`` that is a file is yielded whatever it is called, unless nobody ``named`` it. ``excludes``: globs, see
+    :func:`excluded`; paths are matched as they are seen from ``base``, a folder at or above ``top`` (by default
+    ``top`` itself). ``skip``: folders never to be entered; nor is any folder that holds a catdb database. Links are
+    followed, but every folder is visited once, under its real path where it has one below ``top``. Holds one folder's
+    names at a time.
     Never raises for what it meets: a folder that cannot be listed is an :class:`Unlisted` (``top`` itself too, where
     it does not exist), a FIFO or dangling link named like an image is a :class:`Failure`.
     """
     top = os.path.abspath(top)
+    if not named and not os.path.isdir(top):
+        try:
+            yield from _candidate(Path(top))
+        except OSError as error:
+            yield Unlisted(top, explain(error))
+        return
     try:
         status = os.stat(top)
     except (OSError, ValueError) as error:
@@ -246,22 +259,22 @@ def _admitted(entries: list[os.DirEntry[str]], base: str, excludes: Sequence[str
             yield entry
 
 
-def _candidate(entry: os.DirEntry[str]) -> Iterator[Found | Failure]:
+def _candidate(entry: os.DirEntry[str] | Path) -> Iterator[Found | Failure]:
     """Yield the Found or Failure that a directory entry, no folder, amounts to, or nothing. OSError: who knows."""
-    suffix = os.path.splitext(entry.name)[1].lower()
+    path, suffix = os.fspath(entry), os.path.splitext(entry.name)[1].lower()
     try:
         status = entry.stat()
     except OSError as error:
         if entry.is_symlink():
-            yield from _broken_link(entry.path, suffix, error)
+            yield from _broken_link(path, suffix, error)
         elif not isinstance(error, FileNotFoundError):  # which says only that it was deleted since it was listed
             raise
         return
     if not stat.S_ISREG(status.st_mode):
         if suffix in _NOMINATED:
-            yield Failure(entry.path, _irregular(status), Stamp.of(status))
-    elif suffix in _NOMINATED or _holds_image(entry.path):
-        yield Found(entry.path, Stamp.of(status))
+            yield Failure(path, _irregular(status), Stamp.of(status))
+    elif suffix in _NOMINATED or _holds_image(path):
+        yield Found(path, Stamp.of(status))
 
 
 def _broken_link(path: str, suffix: str, error: OSError) -> Iterator[Failure]:

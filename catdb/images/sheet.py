@@ -44,11 +44,15 @@ _FALLBACKS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "segoeui.ttf", "Arial Un
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One query: its path or picture, a caption (its predicted categories), and its matches as (path, caption)."""
+    """One query: its path or picture, a caption (its predicted categories), and its matches as (path, caption).
 
-    query: str | Image.Image
+    ``title`` is shown instead of the query's name, and stands alone where there is no picture of it.
+    """
+
+    query: str | Image.Image | None
     caption: str
     matches: Sequence[tuple[str, str]]
+    title: str = ""
 
 
 def write_sheet(target: str | Path, rows: Sequence[Row], *, columns: int = 5) -> None:
@@ -160,25 +164,32 @@ def _draw_query(sheet: Image.Image, corner: tuple[int, int], row: Row) -> None:
     (x, y), draw = corner, ImageDraw.Draw(sheet)
     width, height = QUERY
     draw.rectangle((x, y, x + width - 1, y + height + 2 * FRAME - 1), fill=ACCENT)
-    _place(sheet, (x + FRAME, y + FRAME), (width - 2 * FRAME, height), row.query)
+    _place(sheet, (x + FRAME, y + FRAME), (width - 2 * FRAME, height), row.query, "no picture")
     y += height + 2 * FRAME
     draw.rectangle((x, y, x + 57, y + 21), fill=ACCENT)
     _write(draw, (x + 8, y + 2), "query", "#ffffff", 15, 50)
     y += 32
-    _write(draw, (x, y), _name(row.query), INK, 15, width)
+    _write(draw, (x, y), row.title or _name(row.query or ""), INK, 15, width)
     for number, line in enumerate(_wrap(row.caption, 13, width)):
         _write(draw, (x, y + LINE + 3 + number * (LINE - 2)), line, FAINT, 13, width)
 
 
-def _place(sheet: Image.Image, corner: tuple[int, int], box: tuple[int, int], source: str | Image.Image) -> None:
-    """Put the thumbnail of ``source`` in the middle of the box, or the grey tile."""
+def _place(
+    sheet: Image.Image,
+    corner: tuple[int, int],
+    box: tuple[int, int],
+    source: str | Image.Image | None,
+    absent: str = "",
+) -> None:
+    """Put the thumbnail of ``source`` in the middle of the box, or the grey tile (``absent``: of a source of None)."""
     (x, y), (width, height) = corner, box
-    thumbnail, draw = _thumbnail(source, box), ImageDraw.Draw(sheet)
+    thumbnail = None if source is None else _thumbnail(source, box)
+    draw = ImageDraw.Draw(sheet)
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=GREY if thumbnail is None else MAT)
     if thumbnail is not None:
         sheet.paste(thumbnail, (x + (width - thumbnail.width) // 2, y + (height - thumbnail.height) // 2))
         return
-    words = "cannot be read"
+    words = "cannot be read" if source is not None else absent
     length = round(_set(words, 15)[1].getlength(words))
     _write(draw, (x + (width - length) // 2, y + height // 2 - 9), words, FAINT, 15, width)
 

@@ -88,11 +88,14 @@ class Watch:
 
         Raises TimeoutError after so many seconds, and whatever has ended the watch.
         """
-        done = self._follower.wait_idle(timeout)
-        self._raise()
-        if not done:
-            when = "before the watch ended" if timeout is None else f"after {timeout:g} s"
-            raise TimeoutError(f"not in step with its folders {when}")
+        if self._follower.wait_idle(timeout):
+            return
+        if self._follower.ended:
+            if self._thread:
+                self._thread.join()  # so that it has said why
+                self._raise()
+            raise RuntimeError("the watch has ended")
+        raise TimeoutError(f"not in step with its folders after {timeout:g} s")
 
     def _run(self) -> None:
         try:

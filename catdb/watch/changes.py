@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
-from contextlib import suppress
+import warnings
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -35,6 +36,8 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 _CLOSES = sys.platform == "linux"  # only inotify says when a file that was written to is closed
+_PATIENCE = 4.0  # seconds after which a heartbeat that was not heard means that there are no more events
+_MOST = 100_000  # events that may wait, some 50 MB
 _KINDS: list[type[FileSystemEvent]] = [
     *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
@@ -46,16 +49,18 @@ _KINDS: list[type[FileSystemEvent]] = [
 class Changes:
     """Paths that changed, as they are seen from the folders that are watched.
 
-    ``whole``: files that nobody is writing to any more, or that are gone. ``open``: files that may still be written
-    to, and folders that appeared with who knows what in them. ``lost``: there were more events, so look everywhere.
+    ``whole``: files that nobody is writing to any more. ``open``: files that may still be written to, and folders that
+    appeared with who knows what in them. ``gone``: what is not there any more. ``lost``: there were more events, so
+    look everywhere.
     """
 
     whole: frozenset[str] = frozenset()
     open: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     lost: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.whole or self.open or self.lost)
+        return bool(self.whole or self.open or self.gone or self.lost)
 
 
 @dataclass
@@ -94,20 +99,23 @@ class Events:
 
         ``skip``: a folder of which nothing is told, the database itself.
         """
-        self._skip = skip
+        self._skip = os.path.join(os.path.realpath(skip), "") if skip is not None else None
         self._queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None] = SimpleQueue()
-        self._whole, self._open, self._gone = _Bucket(quiet, cap), _Bucket(quiet, cap), _Bucket(5 * quiet, 5 * cap)
+        self._whole, self._open = _Bucket(quiet, cap), _Bucket(quiet, cap)
+        self._gone = _Bucket(3 * quiet, 0.75 * cap)  # no longer: until then a search still finds what is gone
+        self._fresh = _Bucket(5 * quiet, 5 * cap)  # files that appeared, until they are closed, which some never are
         self._watches: dict[str, ObservedWatch] = {}
         self._observer: BaseObserver | None = None
         self._lost = _Lost()
         self._pulse: tempfile.TemporaryDirectory[str] | None = None
         self._beat = self._heard = 0
+        self._beaten = 0.0
 
     def watch(self, folder: str) -> None:
         """Watch a folder and everything below it. OSError where the system refuses, wholly or in part."""
         observer = self._started()
         real = os.path.realpath(folder)  # a watch on a link would be one on the link itself
-        handler = _Enqueue(self._queue, real, folder)
+        handler = _Enqueue(self._queue, self._lost, real, folder)
         self._watches[folder] = observer.schedule(handler, real, recursive=True, event_filter=_KINDS)
         try:
             self.probe()
@@ -140,26 +148,36 @@ class Events:
             logging.getLogger("watchdog").addHandler(self._lost)
             # All events: only so does a file that was moved in differ from one that has just been opened.
             options: dict[str, Any] = {"generate_full_events": True} if _CLOSES else {}
-            observer = Observer(**options)
-            observer.start()
-            self._observer = observer
-            self._pulse = tempfile.TemporaryDirectory(prefix="catdb-watch-")
-            self._beat = self._heard = 0
-            observer.schedule(_Beats(self), self._pulse.name, event_filter=_KINDS)
+            # Of a folder that went to another one and came back, which does no harm.
+            warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+            try:
+                self._observer = Observer(**options)
+                self._observer.start()
+                self._pulse = tempfile.TemporaryDirectory(prefix="catdb-watch-")
+                self._beat = self._heard = 0
+                self._observer.schedule(_Beats(self), self._pulse.name, recursive=True, event_filter=_KINDS)
+            except OSError:  # a watch without a heartbeat is none
+                self.close()
+                raise
         return self._observer
 
     def heartbeat(self) -> bool:
-        """Say whether events still come in: whether the file that the last call made was reported since."""
+        """Say whether events still come in: whether the file that the last call made is reported before long."""
         if self._observer is None or self._pulse is None:
             return True
-        alive = self._observer.is_alive() and self._heard >= self._beat
-        if alive:
-            self._beat += 1
-            with open(os.path.join(self._pulse.name, str(self._beat)), "w"):
-                pass
-            with suppress(OSError):
-                os.unlink(os.path.join(self._pulse.name, str(self._beat - 1)))
-        return alive
+        if self._heard < self._beat or not self._observer.is_alive():
+            return self._observer.is_alive() and time.monotonic() - self._beaten < _PATIENCE
+        try:
+            # In a new folder, for which there has to be a watch left: else others may have gone without one, too.
+            os.mkdir(folder := os.path.join(self._pulse.name, f"beat {self._beat + 1}"))
+            with open(os.path.join(folder, str(self._beat + 1)), "w"):
+                self._beat, self._beaten = self._beat + 1, time.monotonic()
+            shutil.rmtree(os.path.join(self._pulse.name, f"beat {self._beat - 1}"), ignore_errors=True)
+        except FileNotFoundError:
+            return os.path.isdir(self._pulse.name)
+        except OSError:
+            pass  # a full disk says nothing of events
+        return True
 
     def wake(self) -> None:
         """Have :meth:`changes` return soon."""
@@ -168,7 +186,7 @@ class Events:
     def changes(self, timeout: float) -> Changes:
         """Wait for changes to settle, at most ``timeout`` seconds, and return them; without any, after a wake() too."""
         end = time.monotonic() + timeout
-        buckets = (self._whole, self._open, self._gone)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
         while True:
             until = min(end, *(bucket.due() for bucket in buckets))
             try:
@@ -179,31 +197,37 @@ class Events:
                 self._sort(*event)
                 if time.monotonic() < until:
                     continue
-            return Changes(self._whole.take() | self._gone.take(), self._open.take(), self._lost.take())
+            open_ = self._open.take() | self._fresh.take()
+            return Changes(self._whole.take(), open_, self._gone.take(), self._lost.take())
 
     def pending(self) -> bool:
         """Say whether something was heard of that has not settled."""
-        return bool(self._queue.qsize() or self._whole.paths or self._open.paths or self._gone.paths)
+        buckets = (self._whole, self._open, self._gone, self._fresh)
+        return bool(self._queue.qsize() or any(bucket.paths for bucket in buckets))
 
     def _sort(self, real: str, folder: str, event: FileSystemEvent) -> None:
         """Put what an event says where it belongs."""
-        source, target = (_seen(os.fsdecode(path), real, folder) for path in (event.src_path, event.dest_path))
+        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path))
+        source, target = ("" if self._is_skipped(path) else _seen(path, real, folder) for path in paths)
         if isinstance(event, FileMovedEvent | DirMovedEvent):
             if source:
-                (self._whole if target else self._gone).add(source)
+                self._gone.add(source)
             if target:
                 (self._open if event.is_directory else self._whole).add(target)
-        elif not source or self._is_skipped(source):
+        elif not source:
             pass
         elif isinstance(event, FileDeletedEvent | DirDeletedEvent):
             self._gone.add(source)
         elif isinstance(event, FileClosedEvent):
             self._whole.add(source)
+            self._fresh.paths.discard(source)
         elif event.is_directory or not _CLOSES or _is_complete(source):
             self._open.add(source)
+        else:
+            self._fresh.add(source)
 
     def _is_skipped(self, path: str) -> bool:
-        return self._skip is not None and (path == self._skip or path.startswith(os.path.join(self._skip, "")))
+        return self._skip is not None and os.path.join(path, "").startswith(self._skip)
 
     def close(self) -> None:
         """Stop watching."""
@@ -221,11 +245,16 @@ class Events:
 class _Enqueue(FileSystemEventHandler):
     """Puts events into the queue and does nothing else: an exception here would end watchdog's thread in silence."""
 
-    def __init__(self, queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None], real: str, folder: str) -> None:
-        self._queue, self._real, self._folder = queue, real, folder
+    def __init__(
+        self, queue: SimpleQueue[tuple[str, str, FileSystemEvent] | None], lost: _Lost, real: str, folder: str
+    ) -> None:
+        self._queue, self._lost, self._real, self._folder = queue, lost, real, folder
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        self._queue.put((self._real, self._folder, event))
+        if self._queue.qsize() < _MOST:
+            self._queue.put((self._real, self._folder, event))
+        else:  # a build of hours is under way: looking everywhere after it costs less than remembering
+            self._lost.happened = True
 
 
 class _Beats(FileSystemEventHandler):
@@ -245,13 +274,13 @@ class _Lost(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._happened = False
+        self.happened = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._happened = True
+        self.happened = True
 
     def take(self) -> bool:
-        happened, self._happened = self._happened, False
+        happened, self.happened = self.happened, False
         return happened
 
 

@@ -13,9 +13,18 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from catdb.catalog import is_forgotten
-from catdb.errors import CatdbError, DatabaseBusy, DatabaseNotFound, DatabaseReadOnly, DecoderFailed, StorageError
+from catdb.errors import (
+    CatdbError,
+    DatabaseBusy,
+    DatabaseNotFound,
+    DatabaseReadOnly,
+    DecoderFailed,
+    PathNotFound,
+    StorageError,
+)
 from catdb.ingest import Event
 from catdb.mounts import filesystem, is_remote
 from catdb.query import alike
@@ -26,8 +35,9 @@ from catdb.watch.changes import Changes, Events
 _LOOK = 5.0  # seconds between two looks whether folders are there and events come in
 _SETTLE = 2.0  # seconds for which a file must be still where no event says that it was closed
 _MANY = 1000  # paths, from which looking through their folders is cheaper than at each of them
+_FEW = 20  # paths that are gone, from which the whole of a folder is looked at before they are believed to be deleted
 _SHARE = 20  # looking through everything takes at most one part in so many of the time
-_MAY_PASS = (DatabaseBusy, DatabaseReadOnly, DecoderFailed, StorageError)
+_MAY_PASS = (DatabaseBusy, DatabaseReadOnly, DecoderFailed, PathNotFound, StorageError)
 _AGAIN = 10.0  # seconds until what may pass is tried again; 1 where it is only another writer
 _LIMITS = {
     errno.ENOSPC: "; for more of them: sysctl fs.inotify.max_user_watches=1048576",
@@ -37,6 +47,8 @@ _WORDS = {
     errno.ENOSPC: "the system's watches are used up",
     errno.EMFILE: "the system's or this process's event queues are used up",
 }
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,6 @@ class _Folder:
     identity: tuple[int, int] | None = None
     heard: bool = False  # events tell of it
     due: float = 0.0  # when to look through it next, by the monotonic clock
-    away: bool = False  # its images were kept though their files are missing, which has been said
 
 
 class Follower:
@@ -95,15 +106,24 @@ class Follower:
         """``folders``: absolute paths, None for whatever the database knows. ``notice`` is told what people should."""
         self._store, self._folders, self._manner = means.store, folders, manner
         self._means = replace(means, jobs=manner.jobs, progress=self._step, announce=self._tell, settle=_SETTLE)
-        self._progress, self._announce, self._notice = means.progress, announce, notice
+        self._progress, self._announce, self._notice = (
+            self._outward(means.progress),
+            self._outward(announce),
+            self._outward(notice),
+        )
         self._events = Events(quiet=manner.quiet, cap=manner.cap, skip=means.store.path)
         self._known: dict[str, _Folder] = {}
         self._whole: set[str] = set()  # paths to be looked at now
         self._open: set[str] = set()  # likewise, where somebody may still be writing
-        self._pruned: set[str] = set()  # folders that have been pruned as was asked for
+        self._gone: set[str] = set()  # likewise, where something was
+        self._to_prune = manner.prune
         self._later: dict[str, float] = {}  # those that were left for later, and until when
-        self._look_at = self._not_before = 0.0
-        self._said = ""
+        self._look_at = self._not_before = self._put_off = 0.0
+        self._said = ""  # the trouble that was told of last
+        self._told: set[str] = set()  # what is told once
+        self._away: set[str] = set()  # roots whose images are kept though their files are missing, which was told
+        self._failed: dict[str, str | None] = {}  # why files could not be read, so that each is told once
+        self._theirs: BaseException | None = None  # what a function of the caller's raised
         self._stop, self._ended = threading.Event(), threading.Event()
         self._turn = threading.Condition()
         self._asked = self._begun = self._answered = 0
@@ -123,6 +143,11 @@ class Follower:
             self._events.wake()
             self._turn.wait_for(lambda: self._answered >= mine or self._ended.is_set(), timeout)
             return self._answered >= mine
+
+    @property
+    def ended(self) -> bool:
+        """Whether :meth:`run` has come to its end."""
+        return self._ended.is_set()
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -150,16 +175,17 @@ class Follower:
         with self._turn:
             asked = self._asked
         if asked > self._begun:
-            self._begun, self._look_at = asked, 0.0
+            self._begun, self._look_at, self._not_before = asked, 0.0, 0.0
             self._look_everywhere()
+            self._put_off = float("inf")
 
     def _answer(self) -> None:
-        busy = self._whole or self._open or self._later or self._events.pending()
-        if (
-            self._answered < self._begun
-            and not busy
-            and not any(f.due <= time.monotonic() for f in self._known.values())
-        ):
+        """Let those go on who wait, once everything was looked through since they asked, and what that put off too."""
+        if self._answered >= self._begun or any(f.due <= time.monotonic() for f in self._known.values()):
+            return
+        self._put_off = min(self._put_off, time.monotonic() + _SETTLE)
+        work = self._whole or self._open or self._gone
+        if not work and all(until > self._put_off for until in self._later.values()):
             with self._turn:
                 self._answered = self._begun
                 self._turn.notify_all()
@@ -167,19 +193,32 @@ class Follower:
     def _until(self) -> float:
         """Return when there is something to do if no change is heard of."""
         work = min([*(folder.due for folder in self._known.values()), *self._later.values(), float("inf")])
-        if self._whole or self._open:
+        if self._whole or self._open or self._gone:
             work = 0.0
         return min(self._look_at, max(work, self._not_before))
 
     def _hear(self, changes: Changes) -> None:
         self._whole |= changes.whole
         self._open |= changes.open
+        self._gone |= changes.gone
         if changes.lost:
             self._look_everywhere()
 
     def _look_everywhere(self) -> None:
         for folder in self._known.values():
             folder.due = 0.0
+
+    def _outward(self, function: Callable[[T], None]) -> Callable[[T], None]:
+        """Wrap a function of the caller's, whose errors are not ours to try again."""
+
+        def call(what: T) -> None:
+            try:
+                function(what)
+            except BaseException as error:
+                self._theirs = error
+                raise
+
+        return call
 
     def _step(self, progress: Progress) -> None:
         if self._stop.is_set():
@@ -196,7 +235,7 @@ class Follower:
         if not self._events.heartbeat():
             self._notice("no more file events came in: beginning to listen anew")
             self._events.close()
-            self._known = {path: _Folder(away=folder.away) for path, folder in self._known.items()}
+            self._known = {path: _Folder() for path in self._known}
         paths, heard = self._followed(), self._events.watched()
         for path in self._known.keys() - paths:
             self._events.unwatch(path)
@@ -206,8 +245,7 @@ class Follower:
             folder = self._known.get(path)
             if folder is None or identity != folder.identity or (folder.heard and path not in heard):
                 self._events.unwatch(path)
-                heard_now = identity is not None and self._listen(path, folder is None)
-                self._known[path] = _Folder(identity, heard_now, away=bool(folder and folder.away))
+                self._known[path] = _Folder(identity, identity is not None and self._listen(path))
 
     def _followed(self) -> Collection[str]:
         """Return the folders to be followed; of those of which only single files are known, too, if all are."""
@@ -217,7 +255,7 @@ class Follower:
             roots = Roots(snapshot.catalog.roots(), self._store.path)
             return [roots.folder(r.id) for r in roots.all if not is_forgotten(snapshot.catalog.removed(r.id))]
 
-    def _listen(self, path: str, first: bool) -> bool:
+    def _listen(self, path: str) -> bool:
         """Have events tell of a folder; say whether they will, and to people why they will not."""
         if self._manner.poll or not self._is_whole(path):
             return False
@@ -232,8 +270,10 @@ class Follower:
                 remedy = _LIMITS.get(error.errno or 0, "")
             else:
                 return True
-        if first:
-            self._notice(f"{path}: {reason}: it is looked through every {self._manner.every:g} s instead{remedy}")
+        line = f"{path}: {reason}: it is looked through every {self._manner.every:g} s instead{remedy}"
+        if line not in self._told:
+            self._told.add(line)
+            self._notice(line)
         return False
 
     def _is_whole(self, path: str) -> bool:
@@ -252,7 +292,7 @@ class Follower:
         try:
             self._work()
         except (CatdbError, OSError) as error:
-            if isinstance(error, CatdbError) and not isinstance(error, _MAY_PASS):
+            if error is self._theirs or (isinstance(error, CatdbError) and not isinstance(error, _MAY_PASS)):
                 raise
             wait = 1.0 if isinstance(error, DatabaseBusy) else _AGAIN
             if str(error) != self._said:
@@ -262,46 +302,70 @@ class Follower:
             self._said = ""
 
     def _work(self) -> None:
-        for path, folder in list(self._known.items()):
-            if folder.due <= time.monotonic():
-                self._rescan(path, folder)
         now = time.monotonic()
-        ripe = {path for path, until in self._later.items() if until <= now}
-        self._open |= ripe
+        if any(folder.due <= now for folder in self._known.values()):
+            self._rescan(now)
+        ripe = {path for path, until in self._later.items() if until <= time.monotonic()}
         for path in ripe:
             del self._later[path]
-        if len(self._whole) + len(self._open) > _MANY:
+            (self._open if os.path.lexists(path) else self._gone).add(path)
+        # Of a folder that is being emptied a look at all of it sees more than has been told so far.
+        if len(self._whole) + len(self._open) > _MANY or len(self._gone) > _FEW:
             self._look_everywhere()
-            self._whole, self._open = set(), set()
+            self._whole, self._open, self._gone = set(), set(), set()
             return
         if self._whole:
-            self._after(refresh(replace(self._means, settle=0.0), self._whole))
+            self._after(refresh(replace(self._means, settle=0.0), self._whole, keeping=True))
+            for path in self._whole:
+                self._later.pop(path, None)
             self._whole = set()
         if self._open:
-            self._after(refresh(self._means, self._open))
+            self._after(refresh(self._means, self._open, keeping=True))
             self._open = set()
+        if self._later:  # one of those may be what a file that is gone has become, so that it waits for them, once
+            self._later = {**dict.fromkeys(self._gone - ripe, max(self._later.values())), **self._later}
+            self._gone &= ripe
+        if self._gone:
+            self._after(refresh(self._means, self._gone))
+            self._gone = set()
 
-    def _rescan(self, path: str, folder: _Folder) -> None:
+    def _rescan(self, now: float) -> None:
+        """Look through the folders that are due, in one go: so a file is followed from one to another.
+
+        Those without events go together, whichever is due.
+        """
+        polled = any(not folder.heard and folder.due <= now for folder in self._known.values())
+        due = {p: f for p, f in self._known.items() if f.due <= now or (polled and not f.heard)}
+        # Neither single files nor a folder inside a root that is not there can be named; refresh needs no name.
+        named = [path for path in due if self._is_whole(path) and (self._to_prune or os.path.isdir(path))]
+        others = due.keys() - set(named)
         start = time.monotonic()
-        whole = self._is_whole(path)
-        prune = self._manner.prune and path not in self._pruned
-        report = reconcile(self._means, [path], prune=prune) if whole else refresh(self._means, [path])
-        self._pruned.add(path)
+        reports = [reconcile(self._means, named, prune=self._to_prune)] if named else []
+        reports += [refresh(self._means, others)] if others else []
+        self._to_prune = False
         took = time.monotonic() - start
-        folder.due = start + took + max(self._manner.rescan if folder.heard else self._manner.every, _SHARE * took)
-        self._after(report)
-        if folder.away and path not in {kept.path for kept in report.kept}:
-            folder.away = False
-            self._notice(f"{path} is back")
+        for folder in due.values():
+            usual = self._manner.rescan if folder.heard else self._manner.every
+            folder.due = start + took + max(usual, _SHARE * took)
+        for away in self._away - {kept.path for report in reports for kept in report.kept}:
+            if any(_is_within(path, away) for path in due):
+                self._away.remove(away)
+                self._notice(f"{away} is back")
+        for report in reports:
+            self._after(report)
 
     def _after(self, report: Report) -> None:
         """Remember what is to be looked at again, and say of which folders images were kept."""
         until = time.monotonic() + _SETTLE
-        self._later.update(dict.fromkeys(report.unsettled, until))
+        for path in report.unsettled:
+            self._later.setdefault(path, until)  # what waits already waits no longer for being seen again
+        soon = time.monotonic() + max(self._manner.every, _SHARE * report.seconds)
         for kept in report.kept:
-            folder = self._known.get(kept.path)
-            if folder and not folder.away:
-                folder.away = True
+            for path, folder in self._known.items():
+                if _is_within(path, kept.path):  # only a look at all of it can tell that it is back
+                    folder.due = min(folder.due, soon)
+            if kept.path not in self._away:
+                self._away.add(kept.path)
                 self._notice(
                     f"{kept.path} is away: its {kept.images:,} missing images are kept and can be searched still;"
                     " catdb build --prune drops them"
@@ -309,11 +373,21 @@ class Follower:
 
     def _tell(self, event: Event) -> None:
         """Announce a change, and with a new image what it resembles."""
+        if event.kind != "failed":
+            self._failed.pop(event.path, None)
+        elif self._failed.get(event.path) == event.reason:
+            return  # a folder that is closed, say: it is tried every time, and told of once
+        else:
+            self._failed[event.path] = event.reason
         resembles: tuple[tuple[str, float], ...] = ()
         if self._manner.alert is not None and event.kind in ("added", "changed"):
             matches = alike(self._store, event.path)
             resembles = tuple((m.path, m.similarity) for m in matches if m.similarity >= self._manner.alert)
         self._announce(Notice(event, resembles))
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -103,12 +103,12 @@ def _wrong_in(snapshot: Snapshot) -> list[str]:
             problems.append(f"image {number} has another stamp or other categories")
     blocks = {category: list(snapshot.blocks([category])) for category in _ALL}
     for category in _ALL:
-        hits = nearest(image(1).vector, blocks[category], [category], 10_000)
+        hits = nearest(image(1).vector, blocks[category], 10_000)
         if sorted(hits.image_ids.tolist()) != sorted(members[category]):
             problems.append(f"category {category} finds {len(hits.image_ids)} images of {len(members[category])}")
     every = [block for category in _ALL for block in blocks[category]]
     for number, vector in vectors.items():
-        if vector is not None and nearest(vector, every, _ALL, 1).image_ids.tolist() != [number]:
+        if vector is not None and nearest(vector, every, 1).image_ids.tolist() != [number]:
             problems.append(f"image {number} is not the nearest to itself")
     return problems + snapshot.notes
 
