@@ -439,7 +439,7 @@ class Store:
                     np.array([block.category for block in found], np.int64),
                     np.array([block.first for block in found], np.int64),
                     np.array([block.rows for block in found], np.int64),
-                    np.array([block.mean for block in found], np.float16).reshape(len(found), self._dimension),
+                    np.array([b.mean for b in found], np.float16).reshape(len(found), catalog.meta()["dimension"]),
                 ),
             )
         return self._regions[1]
