@@ -115,6 +115,7 @@ def test_a_newer_format_is_refused(path: str, catalog: Catalog) -> None:
     catalog.sql.execute("PRAGMA user_version=3")
     with pytest.raises(DatabaseDamaged, match=r"format 3, this catdb reads 2; install a newer"):
         Catalog.reader(path)
+    catalog.sql.execute("PRAGMA user_version=2")
 
 
 def test_a_damaged_page_is_damage_and_not_a_traceback(path: str, catalog: Catalog) -> None:

@@ -961,6 +961,10 @@ def test_a_database_of_format_1_is_read_and_brought_up_to_date_by_the_next_write
     assert answers(old) == before
     with pytest.raises(DatabaseDamaged, match="format 1"), old.snapshot() as snapshot:
         snapshot.regions()
+    with old.snapshot() as snapshot:
+        assert snapshot.catalog.distinct_pairs() == set()
+    with pytest.raises(DatabaseDamaged, match=r"format 1 .* catdb build, or compact, brings it up to date"):
+        check(old)
     fill(old, [30])
     with old.snapshot() as snapshot:
         assert snapshot.catalog.format() == 2

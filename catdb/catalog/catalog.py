@@ -206,6 +206,10 @@ class Catalog:
                 raise DatabaseDamaged(f"{self.path}: format {found}, this catdb reads {FORMAT}; install a newer catdb")
             return found
 
+    def _require_current(self) -> None:
+        if self.format() == 1:
+            raise DatabaseDamaged(f"{self.path}: format 1 has no blocks; catdb build, or compact, brings it up to date")
+
     def upgrade(self) -> None:
         """Bring a catalog of an older format up to date, in one commit. Only under the database's lock."""
         if self.format() == 1:  # a shard had one centroid, in float32, and was one block
@@ -407,6 +411,8 @@ class Catalog:
 
     def distinct_pairs(self) -> set[tuple[bytes, bytes]]:
         """Return the pairs of contents, the lesser digest first, that are no duplicates of one another."""
+        if self.format() == 1:  # it had no such table
+            return set()
         return set(self.sql.execute("SELECT one, other FROM distinct_pair"))
 
     def add_distinct_pairs(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
@@ -668,8 +674,7 @@ class Catalog:
 
     def centroids(self) -> list[Centroid]:
         """Return every block of the shards, by category and block. DatabaseDamaged for a catalog of format 1."""
-        if self.format() == 1:
-            raise DatabaseDamaged(f"{self.path}: format 1 has no blocks; catdb build, or compact, brings it up to date")
+        self._require_current()
         rows = self.sql.execute("SELECT category, block, first, rows, data FROM centroid ORDER BY category, block")
         found = [Centroid(c, b, f, n, np.frombuffer(data, "<f2")) for c, b, f, n, data in rows]
         if len({len(block.mean) for block in found}) > 1:
@@ -708,6 +713,7 @@ class Catalog:
 
     def faults(self) -> list[tuple[Rule, int]]:
         """Return the rules that are broken, and by how many rows. Where values are of no known form, only those."""
+        self._require_current()
         for rules in (MISTYPED, RULES):
             found = [(rule, int(self._one(rule.count))) for rule in rules]
             if any(count for _, count in found):
