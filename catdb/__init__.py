@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from catdb.backup import Backup
     from catdb.check import Check
     from catdb.database import Database, Info
+    from catdb.duplicates import Duplicate, Duplicates, Group
     from catdb.images import Failure
     from catdb.ingest import Event
     from catdb.query import Match, Prediction, Result
@@ -57,8 +58,11 @@ _LAZY = {
     "Backup": "catdb.backup",
     "Check": "catdb.check",
     "Database": "catdb.database",
+    "Duplicate": "catdb.duplicates",
+    "Duplicates": "catdb.duplicates",
     "Event": "catdb.ingest",
     "Failure": "catdb.images",
+    "Group": "catdb.duplicates",
     "Info": "catdb.database",
     "Match": "catdb.query",
     "Moved": "catdb.relocate",
@@ -84,10 +88,13 @@ __all__ = [
     "DatabaseNotFound",
     "DatabaseReadOnly",
     "DecoderFailed",
+    "Duplicate",
+    "Duplicates",
     "EngineDrifted",
     "EngineFailed",
     "Event",
     "Failure",
+    "Group",
     "ImageUnreadable",
     "Info",
     "Match",

@@ -13,29 +13,69 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from catdb import recall as recalling
+from catdb import search
 from catdb.catalog import Catalog
 from catdb.errors import DatabaseBusy
+from catdb.recall import Recall
 from catdb.scores import LEAST, SAMPLE, Chance, recorded
 from catdb.store import Snapshot, Store
 
-_CHANCE = "chance"  # the key in meta
+_CHANCE = "chance"  # the keys in meta
+_RECALL = "recall"
 _READER = 500  # images in the sample of a reader that has to measure: 125,000 pairs
+_WORK = 200_000_000  # products of an image and a query that a reader measures recall with: some seconds
 
 _measured: WeakKeyDictionary[Store, Chance] = WeakKeyDictionary()  # by readers
+_learned: WeakKeyDictionary[Store, Recall] = WeakKeyDictionary()
 _turn = threading.Lock()
 
 
 def refresh(store: Store) -> None:
     """Measure and record what is missing or stale."""
+    found: dict[str, str] = {}
     with store.snapshot() as snapshot:
-        images = snapshot.catalog.count()
-        known = recorded(snapshot.catalog.meta().get(_CHANCE))
-        if images < LEAST or (known and not known.is_stale(images)):
-            return
-        chance = _measure(snapshot.catalog, SAMPLE, images)
-    if chance:
+        images, meta = snapshot.catalog.count(), snapshot.catalog.meta()
+        known = recorded(meta.get(_CHANCE))
+        if images >= LEAST and (known is None or known.is_stale(images)):
+            chance = _measure(snapshot.catalog, SAMPLE, images)
+            found |= {_CHANCE: chance.to_text()} if chance else {}
+        if images >= recalling.LEAST:
+            learned = recalling.recorded(meta.get(_RECALL))
+            if learned is None or learned.is_stale(images, len(snapshot.regions())):
+                learned = _learn(snapshot, recalling.SAMPLE, images)
+                found |= {_RECALL: learned.to_text()} if learned else {}
+    if found:
         with suppress(DatabaseBusy), store.writing() as catalog, catalog.transaction():  # no reason to fail a build
-            catalog.set_meta(_CHANCE, chance.to_text())
+            for key, text in found.items():
+                catalog.set_meta(key, text)
+
+
+def recall(snapshot: Snapshot, images: int) -> Recall | None:
+    """Return how far a search must go in the collection of so many images; None where an exact one costs nothing."""
+    if images < recalling.LEAST:
+        return None
+    known = recalling.recorded(snapshot.catalog.meta().get(_RECALL))
+    if known:
+        return known
+    with _turn:
+        known = _learned.get(snapshot.store)
+        if known is None or known.is_stale(images, len(snapshot.regions())):
+            known = _learn(snapshot, max(100, min(recalling.SAMPLE, _WORK // images)), images)
+            if known:
+                _learned[snapshot.store] = known
+    return known
+
+
+def _learn(snapshot: Snapshot, count: int, images: int) -> Recall | None:
+    sample = snapshot.catalog.sample(count)
+    own = np.array([image for image, _ in sample], np.int64)
+    queries = np.array([snapshot.short(vector) for _, vector in sample], np.float16)
+    regions = snapshot.regions()
+    every = [load.category for load in snapshot.catalog.loads() if load.images]
+    nearest = search.neighbours(queries, own, snapshot.blocks(every), recalling.K)
+    homes = snapshot.homes(regions, np.unique(np.append(nearest, own)))
+    return recalling.learn(queries, nearest, homes, regions, own, images)
 
 
 def chance(snapshot: Snapshot, images: int) -> Chance | None:
@@ -55,5 +95,5 @@ def chance(snapshot: Snapshot, images: int) -> Chance | None:
 
 
 def _measure(catalog: Catalog, count: int, images: int) -> Chance | None:
-    vectors = catalog.sample(count)
+    vectors = [vector for _, vector in catalog.sample(count)]
     return Chance.of(np.array(vectors, np.float16), images) if vectors else None

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Unpack
 
@@ -44,6 +45,8 @@ from catdb.roots import Roots, absolute
 from catdb.store import Snapshot, Store
 
 if TYPE_CHECKING:
+    from catdb.duplicates import Duplicates
+    from catdb.quality import Measured
     from catdb.watch import Notice, Watch
     from catdb.why import Why
 
@@ -290,6 +293,55 @@ class Database:
 
     def _roots(self, snapshot: Snapshot) -> Roots:
         return Roots(snapshot.catalog.roots(), self.path)
+
+    # --- copies -------------------------------------------------------------------------------------------------
+
+    def duplicates(
+        self,
+        *,
+        similarity: float = 0.93,
+        jobs: int | None = None,
+        progress: Callable[[Progress], None] = lambda step: None,
+    ) -> Duplicates:
+        """Find the images that are copies of one another, as :mod:`catdb.duplicates` says; also in mode "r".
+
+        In three tiers: equal bytes; equal pixels; and near, that is re-encoded, resized or slightly cropped, alike by
+        at least ``similarity`` (0 to 1) in every part. Nothing is deleted. Files that are missing or cannot be read are
+        listed in ``.unread``.
+        """
+        from catdb.duplicates import find  # nothing else needs it
+
+        if not 0 < similarity <= 1:
+            raise ValueError(f"similarity is {similarity}: it must be above 0 and at most 1")
+        with Decoders() as decoders:
+            return find(
+                self._store,
+                decoders,
+                similarity=similarity,
+                jobs=jobs,
+                tell=lambda step, done, of: progress(Progress(step, done, of, 0)),
+            )
+
+    def mark_distinct(self, *paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
+        """Remember by their content that images are no duplicates, each of each other; return how many pairs are new.
+
+        It holds for these contents wherever they lie, and whatever is removed, added or built again in this database.
+        Files of the same bytes can be named too: they are listed as duplicates no more. Raises PathNotFound for what is
+        not in the database, and ValueError for fewer than two images.
+        """
+        targets = _paths(paths)
+        if len(targets) < 2:  # the same one named twice is one
+            raise ValueError("name at least two different images")
+        with self._store.writing() as catalog, catalog.transaction():
+            roots = Roots(catalog.roots(), self.path)
+            digests = []
+            for path in targets:
+                place = roots.place(path)
+                image = catalog.image_at(*place) if place else None
+                if image is None:
+                    raise PathNotFound(f"{path}: not an image of the database; nothing was changed")
+                digests.append(image.digest)
+            return catalog.add_distinct_pairs(combinations(digests, 2))
 
     # --- keeping it in step -------------------------------------------------------------------------------------
 
@@ -545,6 +597,7 @@ class Database:
         k: int = 10,
         probes: int = PER_IMAGE,
         exact: bool = False,
+        recall: float | None = None,
         category: str | None = None,
         under: str | os.PathLike[str] | None = None,
         min_similarity: float | None = None,
@@ -554,7 +607,9 @@ class Database:
         """Return the k images most like a query: a path, a PIL image, or uint8 RGB pixels (h, w, 3).
 
         Searched are the shards of the query's own four categories; ``probes`` says how many instead (the further ones
-        by the nearness of their centroids), ``exact`` all. A query whose bytes are in the database needs no network.
+        by the nearness of their centroids), ``exact`` all. ``recall`` (0.95): instead, in the order in which blocks of
+        them are near, as far as it takes to find that share of the ten nearest, as measured on the collection itself
+        (see :mod:`catdb.recall`). A query whose bytes are in the database needs no network.
 
         ``category`` (id or name): return images of that category only; its shard is searched whole, and it alone,
         whatever the query's own are. ``under``: return images at or below that path only; searched further, by
@@ -565,7 +620,9 @@ class Database:
 
         Raises ImageUnreadable, CategoryUnknown, PathNotFound (``under``), and with ``add`` as that does.
         """
-        how = How(probes=probes, exact=exact, category=category, under=under, min_similarity=min_similarity)
+        how = How(
+            probes=probes, exact=exact, recall=recall, category=category, under=under, min_similarity=min_similarity
+        )
         [result] = self.search_many([query], k=k, without=without, add=add, **how)
         return _readable(result)
 
@@ -624,6 +681,19 @@ class Database:
         """
         return answer_vector(self._store, vector, self._reach(k, **how))
 
+    def recall(
+        self, *, sample: int = 1000, k: int = 10, progress: Callable[[Progress], None] = lambda step: None
+    ) -> tuple[Measured, ...]:
+        """Measure what searches of each kind find of what an exact one does, on images of this collection.
+
+        For the default, for several ``probes`` and for several recall targets: the share of the k nearest that is
+        found, how often the nearest is, and the share of the images that is compared. Each of ``sample`` images is a
+        query, and left out of its own answer. Raises ValueError where there are not more than k images.
+        """
+        from catdb.quality import measure
+
+        return measure(self._store, sample, k, lambda done, of: progress(Progress("measuring", done, of, 0)))
+
     def why(self, a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Why:
         """Say how alike two images are, in which shards they meet, and whether a search with one finds the other.
 
@@ -639,13 +709,14 @@ class Database:
         k: int = 10,
         probes: int = PER_IMAGE,
         exact: bool = False,
+        recall: float | None = None,
         category: str | None = None,
         under: str | os.PathLike[str] | None = None,
         min_similarity: float | None = None,
     ) -> Reach:
         number = None if category is None else self._category_number(category)
         only = Filter(number, None if under is None else absolute(under), min_similarity)
-        return Reach(k, probes, exact, only)
+        return Reach(k, probes, exact, recall, only)
 
     def _join(self, queries: Iterable[Query]) -> _Joined:
         """Have queries join the database, so far as they are files."""

@@ -17,7 +17,7 @@ from PIL.Image import Image as PILImage
 
 from catdb import questions, search
 from catdb.backbones import PER_IMAGE, Engine
-from catdb.calibration import chance
+from catdb.calibration import chance, recall
 from catdb.errors import ImageUnreadable
 from catdb.filters import EVERYTHING, Filter, admitted
 from catdb.images import Content, Failure, Stamp, decode, fingerprint, fit
@@ -64,6 +64,10 @@ class Result(Sequence[Match]):
     populated: int
     widened: bool  # the query's own categories hold nothing, so further ones were searched
     notes: tuple[str, ...] = ()  # what a person should know, such as a damaged shard
+    rows: int = (
+        0  # rows compared: an image stands in up to four categories, and in a search by recall may be met in each
+    )
+    centroids: int = 0  # means of blocks or shards compared, to route it
     admitted: int = 0  # images that the filters let through, all of them without a filter
     ceiling: float | None = None  # the greatest percentile that so many images can tell: it means "or more"
     together: tuple[str | None, ...] = ()  # the paths of several images that were one query
@@ -83,17 +87,23 @@ class Result(Sequence[Match]):
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How much to return, ``only`` of what, and how far to look: ``probes`` categories, or with ``exact`` all."""
+    """How much to return, ``only`` of what, and how far to look: ``probes`` categories, with ``exact`` all of them.
+
+    With ``recall`` instead as far as it takes for that share of the ten nearest to be found, see :mod:`catdb.recall`.
+    """
 
     k: int = 10
     probes: int = PER_IMAGE
     exact: bool = False
+    recall: float | None = None
     only: Filter = EVERYTHING
 
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("probes", self.probes)):
             if value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
+        if self.recall is not None and not 0 < self.recall <= 1:
+            raise ValueError(f"recall is {self.recall}: it must be above 0, and at most 1")
 
 
 class How(TypedDict, total=False):
@@ -101,6 +111,7 @@ class How(TypedDict, total=False):
 
     probes: int
     exact: bool
+    recall: float | None
     category: str | None
     under: str | os.PathLike[str] | None
     min_similarity: float | None
@@ -186,6 +197,19 @@ def answer_vector(store: Store, vector: NDArray[np.floating[Any]], reach: Reach)
 def answer_point(store: Store, point: Point, reach: Reach) -> Result:
     """Return the answer to a vector with categories of its own."""
     return _nearest(store, None, point, reach)
+
+
+def answer_image(store: Store, image: int, reach: Reach) -> tuple[search.Hits, int] | None:
+    """Return what a search with an indexed image finds, itself among it, by id, and how many means were compared.
+
+    None where the image is there no more.
+    """
+    with store.snapshot() as snapshot:
+        point = point_of(snapshot, image)
+        if point is None:
+            return None
+        hits, way = _search(snapshot, point, reach)
+        return hits, way.centroids
 
 
 def alike(store: Store, path: str, k: int = 3) -> list[Match]:
@@ -277,45 +301,36 @@ def _nearest(store: Store, label: str | None, point: Point, reach: Reach) -> Res
     With a filter by folder it is widened until k images of that folder have been compared, or all that there are.
     """
     only = reach.only
-    own = [category for category, _ in point.categories] if only.category is None else [only.category]
     with store.snapshot() as snapshot:
-        admits = admitted(only, snapshot)
-        populated = [load.category for load in snapshot.catalog.loads() if load.images]
-        total = snapshot.catalog.count()
-        everything = list(dict.fromkeys([*own, *populated])) if only.category is None else own
-        probes = len(everything) if reach.exact else reach.probes
-        vector, shortened = snapshot.short(point.vector), snapshot.projection is not None
-        depth = _CANDIDATES * reach.k if shortened else reach.k
-        enough = min(reach.k, admits.images) if only.under else 1
-        widened = False
-        while True:
-            if probes >= len(everything):
-                probed = everything  # in no order: nothing is left out
-            elif probes <= len(own):
-                probed = own[:probes]
-            else:
-                probed = search.route(own, snapshot.regions(), vector, probes)
-            hits = search.nearest(vector, admits.blocks(snapshot.blocks(probed)), depth)
-            if hits.scanned >= enough or probes >= len(everything):
-                break
-            widened, probes = True, 2 * probes if only.under else probes + PER_IMAGE
-        if shortened:
-            hits = _by_whole_vectors(snapshot, point.vector, hits, reach.k)
-        scores = chance(snapshot, total)
+        hits, way = _search(snapshot, point, reach)
+        scores = chance(snapshot, way.total)
         matches = tuple(_matches(store, snapshot, hits, scores, only.min_similarity))
         return Result(
             query=label,
             categories=_predictions(store, point.categories),
             matches=matches,
             scanned=hits.scanned,
-            total=total,
-            probed=len(set(probed) & set(populated)),
-            populated=len(populated),
-            widened=widened,
+            total=way.total,
+            probed=len(way.probed & set(way.populated)),
+            populated=len(way.populated),
+            widened=way.widened,
+            rows=hits.rows,
+            centroids=way.centroids,
             notes=tuple(dict.fromkeys([*snapshot.notes, *_none_so_similar(hits, matches)])),
-            admitted=hits.scanned if only.category is not None else admits.images,
+            admitted=hits.scanned if only.category is not None else way.admits.images,
             ceiling=scores.ceiling if scores else None,
         )
+
+
+def _search(snapshot: Snapshot, point: Point, reach: Reach) -> tuple[search.Hits, _Way]:
+    """Search as far as is asked for, and further where nothing is there to be compared."""
+    way = _Way(snapshot, point, reach)
+    shortened = snapshot.projection is not None
+    depth = _CANDIDATES * reach.k if shortened else reach.k
+    while True:
+        hits = search.nearest(way.vector, way.admits.blocks(way.blocks()), depth)
+        if hits.scanned >= way.enough or not way.widen():
+            return _by_whole_vectors(snapshot, point.vector, hits, reach.k) if shortened else hits, way
 
 
 def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: search.Hits, k: int) -> search.Hits:
@@ -327,6 +342,58 @@ def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: sea
             found[place] = search.similarities(whole[None], vector)[0]
     image_ids, best = search.top(hits.image_ids, np.clip(found, -1.0, 1.0), k)
     return replace(hits, image_ids=image_ids, similarities=best)
+
+
+class _Way:
+    """How far one search goes: at first as far as was asked for, and further each time that it is widened."""
+
+    def __init__(self, snapshot: Snapshot, point: Point, reach: Reach) -> None:
+        only = reach.only
+        self._snapshot, self.vector, self._faster = snapshot, snapshot.short(point.vector), bool(only.under)
+        self.admits = admitted(only, snapshot)
+        self.populated = [load.category for load in snapshot.catalog.loads() if load.images]
+        self.total = snapshot.catalog.count()
+        self.enough = min(reach.k, self.admits.images) if only.under else 1
+        self._own = [category for category, _ in point.categories] if only.category is None else [only.category]
+        everything = list(dict.fromkeys([*self._own, *self.populated]))
+        self._everything = everything if only.category is None else self._own
+        self._regions: search.Regions | None = None
+        self._order: NDArray[np.int64] | None = None
+        self.widened, self.centroids, self.probed = False, 0, set[int]()
+        target = None if reach.exact or only.category is not None else reach.recall
+        known = recall(snapshot, self.total) if target and target < 1 else None
+        if target and known:
+            self._regions = snapshot.regions()
+            self._order = self._regions.ordered(self.vector)
+            self._count = known.blocks_for(target, len(self._regions))
+            self.centroids = len(self._regions)
+        else:  # of so few images, or of one category, everything is what a target asks for
+            self._count = len(self._everything) if reach.exact or reach.recall else reach.probes
+
+    def blocks(self) -> Iterator[search.Block]:
+        """Yield what is to be compared now, and say by ``probed`` which categories that is in."""
+        if self._regions is not None and self._order is not None:
+            chosen = self._order[: self._count]
+            self.probed = set(self._regions.categories[chosen].tolist())
+            return self._snapshot.parts(self._regions, chosen)
+        if self._count >= len(self._everything):
+            probed = self._everything  # in no order: nothing is left out
+        elif self._count <= len(self._own):
+            probed = self._own[: self._count]
+        else:
+            regions = self._snapshot.regions()
+            self.centroids = len(regions.shards[0])
+            probed = search.route(self._own, regions, self.vector, self._count)
+        self.probed = set(probed)
+        return self._snapshot.blocks(probed)
+
+    def widen(self) -> bool:
+        """Go further the next time; say whether there is anything left."""
+        if self._count >= len(self._everything if self._order is None else self._order):
+            return False
+        self._count = 2 * self._count if self._faster or self._order is not None else self._count + PER_IMAGE
+        self.widened = True
+        return True
 
 
 def _none_so_similar(hits: search.Hits, matches: Sequence[Match]) -> Iterator[str]:

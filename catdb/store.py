@@ -482,7 +482,7 @@ class Store:
                     np.array([block.first for block in found], np.int64),
                     np.array([block.rows for block in found], np.int64),
                     np.array([block.mean for block in found], np.float16).reshape(
-                        len(found), len(found[0].mean) if found else self._dimension
+                        len(found), len(found[0].mean) if found else catalog.meta()["dimension"]
                     ),
                 ),
             )
@@ -588,6 +588,22 @@ class Snapshot:
                 self.damaged[self.store.category_id(category)] = None
         if waiting:
             yield Block(category, self.store.rows(self.catalog, waiting))
+
+    def homes(self, regions: Regions, images: NDArray[np.int64]) -> dict[int, list[int]]:
+        """Return the blocks, by their place in ``regions``, in which each of these images can be met."""
+        found: dict[int, list[int]] = {int(image): [] for image in images}
+        for category in np.unique(regions.categories).tolist():
+            places = np.flatnonzero(regions.categories == category)
+            block = self.store._shard_block(self.catalog, category)
+            if block is not None:
+                rows = np.flatnonzero(np.isin(block.rows.image_ids, images))
+                which = places[np.searchsorted(regions.first[places], rows, side="right") - 1]
+                for image, place in zip(block.rows.image_ids[rows].tolist(), which.tolist(), strict=True):
+                    found[image].append(place)
+            for image in self.catalog.pending(category):  # compared with whichever of them comes first
+                if image in found:
+                    found[image] += places.tolist()
+        return {image: places for image, places in found.items() if places}
 
     def regions(self) -> Regions:
         """Return every block of all that holds images; categories that only wait count as a block of no rows."""

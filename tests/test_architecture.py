@@ -30,6 +30,7 @@ OWNERS = {
     "cv2": {"backbones.classic"},
     "click": {"cli"},
     "tqdm": {"cli"},
+    "matplotlib": {"cli.recalling"},
     "psutil": {"mounts"},
     "scipy": {"blocks"},
     "watchdog": {"watch"},
@@ -37,26 +38,13 @@ OWNERS = {
 SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
 EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
 HEAVY = (
-    *(
-        "PIL",
-        "cv2",
-        "h5py",
-        "keras",
-        "numkong",
-        "numpy",
-        "openvino",
-        "psutil",
-        "scipy",
-        "sqlite3",
-        "tensorflow",
-        "tqdm",
-    ),
-    *("watchdog", "xxhash"),
+    *("PIL", "cv2", "h5py", "keras", "matplotlib", "numkong", "numpy", "openvino", "psutil", "scipy", "sqlite3"),
+    *("tensorflow", "tqdm", "watchdog", "xxhash"),
 )
 
 INWARD = {
-    *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "store", "check", "backup"),
-    *("roots", "export", "relocate", "cli"),
+    *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
+    *("backup", "duplicates", "roots", "export", "relocate", "cli"),
 }
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
@@ -67,21 +55,27 @@ FORBIDDEN = {
     "projection": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
-    "store": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "cli"},
-    "roots": {"database", "watch", "reconcile", "query", "store", "check", "backup", "backbones", "cli"},
-    "check": {"database", "watch", "reconcile", "query", "backup", "backbones", "cli"},
-    "backup": {"database", "watch", "reconcile", "query", "check", "backbones", "search", "images", "cli"},
+    "store": INWARD - {"roots", "store"} | {"backbones"},
+    "roots": INWARD - {"roots"} | {"backbones"},
+    "check": INWARD - {"check", "store", "roots"} | {"backbones"},
+    "backup": INWARD - {"backup", "store", "roots"} | {"backbones", "search", "images"},
+    "blocks": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
+    "recall": INWARD | {"images", "backbones", "catalog", "shard"},
     "export": INWARD - {"store", "roots", "export"} | {"backbones", "search", "images"},
     "relocate": INWARD - {"store", "roots", "relocate"} | {"backbones", "search"},
     "questions": INWARD | {"images", "catalog", "shard", "search"},
     "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
-    "calibration": INWARD - {"store"} | {"images", "backbones", "shard", "search"},
-    "query": {"database", "watch", "reconcile", "why", "cli"},
-    "why": {"database", "watch", "reconcile", "cli"},
-    "ingest": {"database", "watch", "reconcile", "query", "cli"},
-    "reconcile": {"database", "watch", "query", "cli"},
-    "watch": {"database", "check", "backup", "shard", "search", "cli"},
+    "calibration": INWARD - {"store"} | {"images", "backbones", "shard"},
+    "query": {"database", "watch", "reconcile", "why", "quality", "duplicates", "cli"},
+    "why": {"database", "watch", "reconcile", "duplicates", "cli"},
+    "quality": {"database", "watch", "reconcile", "duplicates", "cli"},
+    "ingest": {"database", "watch", "reconcile", "query", "duplicates", "cli"},
+    "reconcile": {"database", "watch", "query", "duplicates", "cli"},
+    "watch": {"database", "check", "backup", "duplicates", "shard", "search", "cli"},
+    "duplicates": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "shard", "cli"},
+    "duplicates.likeness": INWARD | {"images", "backbones", "catalog", "shard", "search"},
+    "duplicates.groups": INWARD | {"images", "backbones", "catalog", "shard", "search"},
 }
 
 

@@ -42,7 +42,7 @@ def test_every_block_of_the_readme_is_of_a_kind_that_a_test_runs() -> None:
 def test_the_commands_of_the_readme_run(pictures: Path) -> None:
     block, _ = blocks("console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
-    assert len(commands) == 17
+    assert len(commands) == 19
     for command in commands:
         words = shlex.split(command, comments=True)
         if words[:2] == ["catdb", "build"]:

@@ -184,7 +184,7 @@ def test_a_sample_is_of_all_or_of_so_many_and_always_the_same(tmp_path: Path, op
         catalog = snapshot.catalog
         every = {data for _, data, _ in catalog.vectors()}
         for count in (30, 500):
-            assert {vector.tobytes() for vector in catalog.sample(count)} == every
-        some = [vector.tobytes() for vector in catalog.sample(10)]
+            assert {vector.tobytes() for _, vector in catalog.sample(count)} == every
+        some = [vector.tobytes() for _, vector in catalog.sample(10)]
         assert len(set(some)) == 10 and set(some) <= every
-        assert some == [vector.tobytes() for vector in catalog.sample(10)]
+        assert some == [vector.tobytes() for _, vector in catalog.sample(10)]

@@ -941,6 +941,7 @@ FORMAT_1 = """
 DROP TABLE centroid;
 CREATE TABLE centroid(category INTEGER PRIMARY KEY, data BLOB NOT NULL);
 DROP INDEX image_inode;
+DROP TABLE distinct_pair;
 PRAGMA user_version=1;
 """
 

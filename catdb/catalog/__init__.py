@@ -19,6 +19,7 @@ garbage   files that no snapshot newer than ``since`` refers to
 failure   files that could not be read, with the stamp they had; a NULL stamp means "try again every time"
 removed   paths (or folders) that were removed by hand and stay out until they are added again
 exclude   globs of what is not to be found
+distinct_pair  two content digests, the lesser first, that are no duplicates: said by hand, kept for good
 ========= ==================================================================================================
 
 Image ids rise and are never used twice: a changed file is a new image, so that a row of an old shard can never be

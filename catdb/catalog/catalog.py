@@ -9,6 +9,7 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ from catdb.images import Stamp
 FORMAT = 2
 _APPLICATION = 0x63617464
 _AXES, _PROJECTION = "axes", "projection"  # the keys of a projection, which is large, and of its checksum
-_NEW_IN_2 = ("TABLE centroid", "INDEX image_inode")
+_NEW_IN_2 = ("TABLE centroid", "INDEX image_inode", "TABLE distinct_pair")
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
 _EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
@@ -59,6 +60,7 @@ CREATE TABLE failure(
     PRIMARY KEY(root, path)) WITHOUT ROWID;
 CREATE TABLE removed(root INTEGER, path BLOB, back INTEGER NOT NULL, PRIMARY KEY(root, path)) WITHOUT ROWID;
 CREATE TABLE exclude(glob BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE distinct_pair(one BLOB, other BLOB, PRIMARY KEY(one, other)) WITHOUT ROWID;
 """
 
 
@@ -397,6 +399,21 @@ class Catalog:
     def image(self, image: int) -> Image | None:
         return next(self._images("WHERE id = ?", (image,)), None)
 
+    def copies(self) -> list[list[Image]]:
+        """Return the images whose files hold the same content as another's, by content, oldest first."""
+        repeated = "SELECT digest FROM image GROUP BY digest HAVING count(*) > 1"
+        images = self._images(f"WHERE digest IN ({repeated}) ORDER BY digest, id", ())
+        return [list(group) for _, group in groupby(images, key=lambda image: image.digest)]
+
+    def distinct_pairs(self) -> set[tuple[bytes, bytes]]:
+        """Return the pairs of contents, the lesser digest first, that are no duplicates of one another."""
+        return set(self.sql.execute("SELECT one, other FROM distinct_pair"))
+
+    def add_distinct_pairs(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
+        """Remember pairs of contents as no duplicates in the running transaction; return how many are new."""
+        ordered = [(min(pair), max(pair)) for pair in pairs]
+        return self.sql.executemany("INSERT OR IGNORE INTO distinct_pair VALUES(?, ?)", ordered).rowcount
+
     def images(self) -> Iterator[Image]:
         """Yield every image by root and path, a page at a time."""
         root, path = -1, b""
@@ -430,13 +447,13 @@ class Catalog:
             yield [image for (image,) in page]
             last = page[-1][0]
 
-    def sample(self, count: int) -> list[NDArray[np.float16]]:
-        """Return the vectors (d,) of at most ``count`` images, all of them where there are no more; damaged ones less.
+    def sample(self, count: int, seed: int = 0) -> list[tuple[int, NDArray[np.float16]]]:
+        """Return (id, vector) of at most ``count`` images, of all where there are no more; damaged ones are left out.
 
-        The same images give the same sample. Of very many the ids are not all read: numbers are drawn and the next id
-        is taken, which prefers those that stand after a gap; for what it is used for that does not matter.
+        The same images and seed give the same sample. Of very many the ids are not all read: numbers are drawn and the
+        next id is taken, which prefers those that stand after a gap; for what it is used for that does not matter.
         """
-        draw, images = np.random.default_rng(0), self.count()
+        draw, images = np.random.default_rng(seed), self.count()
         if images <= _EVERY * count:
             every = [image for (image,) in self.sql.execute("SELECT id FROM image ORDER BY id")]
             chosen = sorted(draw.choice(every, min(count, images), replace=False).tolist()) if every else []
@@ -444,8 +461,8 @@ class Catalog:
             least, most = self.sql.execute("SELECT min(id), max(id) FROM image").fetchone()
             after = "SELECT id FROM image WHERE id >= ? ORDER BY id LIMIT 1"
             chosen = sorted({self._one(after, id) for id in draw.integers(least, most + 1, count).tolist()})
-        vectors = (self.vector(image) for image in chosen)
-        return [vector for vector in vectors if vector is not None]
+        vectors = ((image, self.vector(image)) for image in chosen)
+        return [(image, vector) for image, vector in vectors if vector is not None]
 
     def put(self, item: Put) -> str:
         """Store one image in the running transaction: "added", "changed", "moved", or "unchanged" (only touched).

@@ -98,6 +98,7 @@ MISTYPED = (
         _mistyped(category="integer", generation="integer", since="real integer"),
         DELETE,
     ),
+    Rule("distinct pairs of no known form", "distinct_pair", _mistyped(one="blob", other="blob"), DELETE),
 )
 
 RULES = (
@@ -140,6 +141,7 @@ RULES = (
     Rule("centroids without a shard", "centroid", _unknown("category", "shard", "category"), DELETE),
     Rule("failures without a root", "failure", _unknown("root", "root"), DELETE),
     Rule("removed paths without a root", "removed", _unknown("root", "root"), DELETE),
+    Rule("distinct pairs that are not in order", "distinct_pair", "one > other", DELETE),
     Rule(
         "next generation that was used before",
         "meta",

@@ -159,6 +159,19 @@ def search(
     ctx.exit(ask(queries, db, csv_file=csv_file, sheet=sheet, **options))
 
 
+@cli.command(short_help="Measure what searches find of what an exact one does.")
+@database
+@click.option("--sample", metavar="N", type=click.IntRange(1), default=1000, help="Images to search with [1000].")
+@click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Nearest images to be found [10].")
+@as_json
+@click.option("--plot", metavar="FILE.png", type=path_type, help="Draw recall over the share searched as well.")
+def recall(db: str | None, sample: int, k: int, as_json: bool, plot: str | None) -> None:
+    """Measure on your own images what the default, more probes and recall targets find, and what each searches."""
+    from catdb.cli.recalling import report
+
+    report(db, sample, k, as_json=as_json, plot=plot)
+
+
 @cli.command(short_help="Say how alike two images are, and whether each finds the other.")
 @click.argument("a", type=path_type)
 @click.argument("b", type=path_type)
@@ -248,6 +261,49 @@ def failures(db: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"failures": [{"path": f.path, "reason": f.reason} for f in found]}))
     for failure in [] if as_json else found:
         click.echo(f"{show(failure.path)}: {show(failure.reason)}")
+
+
+@cli.command(short_help="List images that are copies of one another.")
+@click.argument("paths", metavar="[PATH PATH...]", nargs=-1, type=path_type)
+@database
+@click.option(
+    "--similarity",
+    metavar="S",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.93,
+    help="How alike the least alike part of a near copy must be [0.93].",
+)
+@click.option("--mark-distinct", is_flag=True, help="Remember that the images at PATH PATH... are no copies.")
+@click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores].")
+@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write a line for each image as CSV as well.")
+@waiting
+@as_json
+@click.pass_context
+def duplicates(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    db: str | None,
+    similarity: float,
+    mark_distinct: bool,
+    jobs: int | None,
+    csv_file: str | None,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """List groups of copies: the same bytes; the same pixels; re-encoded, resized or slightly cropped.
+
+    The one to keep comes first: the most pixels, then the oldest file. Nothing is ever deleted.
+    """
+    from catdb.cli import copies
+
+    if mark_distinct and (len(set(map(os.path.abspath, paths))) < 2 or csv_file):
+        raise click.UsageError("--mark-distinct takes two images or more, and no --csv")
+    if paths and not mark_distinct:
+        raise click.UsageError("paths are for --mark-distinct; the whole database is looked through")
+    if mark_distinct:
+        copies.mark_distinct(db, paths, wait=wait, as_json=as_json)
+    elif not copies.list_duplicates(db, similarity=similarity, jobs=jobs, as_json=as_json, csv_file=csv_file):
+        ctx.exit(SOME_FAILED)
 
 
 @cli.command()

@@ -17,6 +17,8 @@ from catdb.images import Failure
 from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
 
+_FURTHER = ("rows", "centroids", "admitted", "ceiling", "together", "without", "text", "added")
+
 
 def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
     """Print one answer on stdout; as JSON one object on a line, also for a query that could not be read."""
@@ -48,7 +50,7 @@ def as_object(result: Result) -> dict[str, object]:
         "probed": result.probed,
         "populated": result.populated,
         "widened": result.widened,
-        **{name: getattr(result, name) for name in ("admitted", "ceiling", "together", "without", "text", "added")},
+        **{name: getattr(result, name) for name in _FURTHER},
         "notes": list(result.notes),
         "matches": [dataclasses.asdict(match) for match in result],
     }

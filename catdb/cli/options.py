@@ -63,6 +63,12 @@ def asking(command: Command) -> Command:
             click.option(
                 "--probes", metavar="N", type=click.IntRange(1), default=4, help="Categories to search [its own 4]."
             ),
+            click.option(
+                "--recall",
+                metavar="SHARE",
+                type=click.FloatRange(0, 1, min_open=True),
+                help="Instead, as far as it takes to find this share of the 10 nearest: 0.95 for instance.",
+            ),
             click.option("--exact", is_flag=True, help="Compare with every image."),
             click.option("--category", metavar="NAME", help="Only images of this category, all of them."),
             click.option("--under", metavar="FOLDER", type=path_type, help="Only images in this folder and below."),

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from catdb.query import Prediction, Result
     from catdb.reconcile import Progress, Report
 
-_UNITS = {"folding": " shards", "copying shards": " shards", "copying the catalog": " pages"}
+_UNITS = {
+    "folding": " shards",
+    "copying shards": " shards",
+    "copying the catalog": " pages",
+    "comparing": " categories",
+}
 _LINES = 10.0  # seconds between two lines of progress where there is no terminal to draw a bar on
 
 

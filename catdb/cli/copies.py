@@ -1,0 +1,92 @@
+"""``catdb duplicates``: groups of copies as lines, JSON or CSV, and which images are none."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from catdb.cli.answers import require_target
+from catdb.cli.options import open_database
+from catdb.cli.output import Bar, say, show
+
+if TYPE_CHECKING:
+    from catdb.duplicates import Duplicate, Duplicates
+
+_TIERS = {"bytes": "the same bytes", "pixels": "the same pixels", "near": "nearly the same"}
+
+
+def list_duplicates(
+    db: str | None, *, similarity: float, jobs: int | None, as_json: bool, csv_file: str | None
+) -> bool:
+    """Find and print the groups of copies; return whether every file that was looked at could be read."""
+    if csv_file:
+        require_target(csv_file)
+    with open_database(db, mode="r") as store, Bar() as bar:
+        found = store.duplicates(similarity=similarity, jobs=jobs, progress=bar)
+    for note in found.notes:
+        say(f"catdb: {note}")
+    for failure in found.unread:
+        say(f"not compared: {show(failure.path)}: {show(failure.reason)}")
+    if csv_file:
+        _write_csv(csv_file, found)
+    if as_json:
+        click.echo(json.dumps(_as_object(found)))
+    else:
+        _print(found)
+    return not found.unread
+
+
+def mark_distinct(db: str | None, paths: tuple[str, ...], *, wait: float, as_json: bool) -> None:
+    """Remember that images are no duplicates of one another."""
+    with open_database(db, wait=wait) as store:
+        marked = store.mark_distinct(*paths)
+    click.echo(json.dumps({"marked": marked}) if as_json else f"{marked:,} pairs marked as distinct")
+
+
+def _as_object(found: Duplicates) -> dict[str, object]:
+    return {
+        "groups": [
+            {"tier": group.tier, "freed": group.freed, "images": [dataclasses.asdict(image) for image in group.images]}
+            for group in found.groups
+        ],
+        "unread": [{"path": failure.path, "reason": failure.reason} for failure in found.unread],
+        "images": found.images,
+        "freed": found.freed,
+        "notes": list(found.notes),
+    }
+
+
+def _print(found: Duplicates) -> None:
+    for number, group in enumerate(found.groups, 1):
+        click.echo(f"{number}. {_TIERS[group.tier]}: {len(group.images)} images, {group.freed:,} bytes could be freed")
+        for image in group.images:
+            click.echo(_line(image, keep=image is group.images[0]))
+    copies = sum(len(group.images) - 1 for group in found.groups)
+    tiers = [(tier, sum(group.tier == tier for group in found.groups)) for tier in _TIERS]
+    counts = ", ".join(f"{count:,} {tier}" for tier, count in tiers if count)
+    click.echo(
+        f"{len(found.groups):,} groups{f' ({counts})' if counts else ''} in {found.images:,} images: {copies:,} copies,"
+        f" {found.freed:,} bytes could be freed; nothing was deleted"
+    )
+
+
+def _line(image: Duplicate, *, keep: bool) -> str:
+    size = f"{image.width}x{image.height}"
+    alike = "" if keep or image.similarity == 1 else f"  {image.similarity:.3f}"
+    more = f"  (and {image.copies} of a group above)" if image.copies else ""
+    return f"  {'keep' if keep else '    '}  {size:>11}  {image.bytes:>12,}  {show(image.path)}{alike}{more}"
+
+
+def _write_csv(path: str, found: Duplicates) -> None:
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["group", "tier", "keep", "path", "width", "height", "bytes", "similarity"])
+        for number, group in enumerate(found.groups, 1):
+            for image in group.images:
+                keep = "yes" if image is group.images[0] else "no"
+                size = (image.width, image.height, image.bytes)
+                writer.writerow([number, group.tier, keep, image.path, *size, f"{image.similarity:.4f}"])

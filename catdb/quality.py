@@ -1,0 +1,94 @@
+"""What searches of each kind find of what an exact one finds, measured on a collection's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from catdb import search
+from catdb.backbones import PER_IMAGE
+from catdb.query import Reach, answer_image
+from catdb.store import Store
+
+PROBES = (1, 2, PER_IMAGE, 8, 16, 32)
+TARGETS = (0.9, 0.95, 0.99)
+_SEED = 1  # another sample than the one from which recall targets were learned
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One kind of search: ``probes`` categories, or a ``target``. Shares are means over the queries, from 0 to 1."""
+
+    name: str
+    probes: int | None
+    target: float | None
+    recall: float  # of the k nearest by an exact search, those found
+    nearest: float  # how often the very nearest is found
+    scanned: float  # distinct images compared, of all
+    rows: float  # rows looked at, of the number of images
+    centroids: float  # means compared to route a query
+    queries: int
+    k: int
+
+
+def measure(
+    store: Store, sample: int, k: int, progress: Callable[[int, int], None] = lambda done, of: None
+) -> tuple[Measured, ...]:
+    """Measure the default (four probes), other numbers of them, and recall targets, each on the same images.
+
+    Holds the sample's vectors and the rows of one shard in memory. Raises ValueError for a collection of at most k.
+    """
+    with store.snapshot() as snapshot:
+        total = snapshot.catalog.count()
+        if total <= k:
+            raise ValueError(f"there are {total} images: to measure recall takes more than {k}")
+        chosen = snapshot.catalog.sample(sample, _SEED)
+        own = np.array([image for image, _ in chosen], np.int64)
+        every = [load.category for load in snapshot.catalog.loads() if load.images]
+        queries = np.array([snapshot.short(vector) for _, vector in chosen], np.float16)
+        exact = dict(
+            zip(own.tolist(), search.neighbours(queries, own, snapshot.blocks(every), k).tolist(), strict=True)
+        )
+    ways = list(_ways(k))
+    measured = []
+    for number, (name, reach) in enumerate(ways):
+        measured.append(_measure(store, name, reach, exact, total))
+        progress((number + 1) * len(exact), len(ways) * len(exact))
+    return tuple(measured)
+
+
+def _ways(k: int) -> Iterator[tuple[str, Reach]]:
+    """Yield each kind of search with its name; k + 1, for the query itself is among what is found."""
+    for probes in PROBES:
+        yield "default" if probes == PER_IMAGE else f"--probes {probes}", Reach(k + 1, probes)
+    for target in TARGETS:
+        yield f"--recall {target:g}", Reach(k + 1, recall=target)
+
+
+def _measure(store: Store, name: str, reach: Reach, exact: dict[int, list[int]], total: int) -> Measured:
+    found, first, scanned, rows, centroids, asked = 0.0, 0, 0, 0, 0, 0
+    for image, nearest in exact.items():
+        answered = answer_image(store, image, reach)
+        if answered is None:  # deleted meanwhile
+            continue
+        hits, means = answered
+        ids = set(hits.image_ids.tolist()) - {image}
+        wanted = [other for other in nearest if other >= 0]
+        found += len(ids.intersection(wanted)) / len(wanted)
+        first += wanted[0] in ids
+        scanned, rows, centroids, asked = scanned + hits.scanned, rows + hits.rows, centroids + means, asked + 1
+    count = max(1, asked)
+    return Measured(
+        name,
+        None if reach.recall else reach.probes,
+        reach.recall,
+        found / count,
+        first / count,
+        scanned / count / total,
+        rows / count / total,
+        centroids / count,
+        asked,
+        reach.k - 1,
+    )
