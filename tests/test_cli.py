@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import struct
@@ -467,7 +468,9 @@ def test_info_in_words_and_as_json(here: Path) -> None:
     lines = clean(call("info")).stdout.splitlines()
     assert lines[1] == "backbone classic, 502 dimensions (classic, f32)" or lines[1].startswith("backbone classic, ")
     assert lines[2] == "0 memberships wait to be folded, 1 files could not be read"
-    assert lines[3] == f"online          9 images  {here}/photos"
+    assert lines[3] == "not watched"
+    assert re.fullmatch(r"online +reconciled \d{4}-\d\d-\d\d \d\d:\d\d:\d\d +9 images  (.+)", lines[4])
+    assert lines[4].endswith(f"  {here}/photos")
     [info] = [json.loads(line) for line in clean(call("info", "--json")).stdout.splitlines()]
     contract = {
         **dict.fromkeys(("images", "failed", "categories", "bytes"), int),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import Instant, run, save
+from conftest import Instant, child, run, save
 from numpy.typing import NDArray
 from stock import CATEGORIES, META, delete, put, shards
 
@@ -311,6 +312,27 @@ def test_dimensions_are_a_property_of_the_database(tmp_path: Path, instant: Inst
     with pytest.raises(BackboneMismatch, match="keeps 4 dimensions: leave --dimensions out"):
         open_db(backbone=instant, dimensions=5)
     open_db(backbone=instant, dimensions=4)
+
+
+def test_a_process_that_dies_between_leaves_a_database_that_goes_on(photos: Path, tmp_path: Path) -> None:
+    for seed in range(20, 120):
+        save(photos / f"{seed}.png", seed)
+    with Database(tmp_path / "db", backbone=Instant(), dimensions=8) as database:
+        database.build(photos)
+        before = [(match.path, match.similarity) for match in database.search(photos / "3.png", exact=True)]
+    script = (
+        "import os, sys\nimport catdb.store\nfrom catdb import Database\ncatdb.store.PER_COMMIT = 3\n"
+        "Database(sys.argv[1]).compact(refit=True, progress=lambda step: os.kill(os.getpid(), 9))"
+    )
+    with child(script, tmp_path / "db") as process:
+        assert process.wait(60) == -signal.SIGKILL
+    with Database(tmp_path / "db") as database:
+        assert database.info().pending > 0
+        assert database.check().ok
+        after = [(match.path, match.similarity) for match in database.search(photos / "3.png", exact=True)]
+        assert after == before
+        database.build()
+        assert (database.info().pending, database.check().ok) == (0, True)
 
 
 def test_words_filters_and_why_work_as_with_whole_vectors(tmp_path: Path, instant: Instant, open_db: Open) -> None:
