@@ -60,6 +60,7 @@ _LEAST = 64  # waiting rows below which an existing shard is left alone
 _SHARE = Fraction(1, 4)  # waiting rows, as a share of the shard, that are worth a new file
 _DEAD = Fraction(1, 5)  # dead rows, likewise
 _NAMED = 16  # damaged shards that are named one by one
+_WINDOW = 8  # shards that are asked for before they are scanned
 _INSTEAD = "damaged: read from the catalog; run catdb check --repair"
 
 
@@ -71,6 +72,15 @@ def due(load: Load, has_shard: bool, *, at_rest: bool) -> bool:
         return load.pending > 0
     least = 1 if at_rest else _LEAST
     return load.pending >= least and load.pending >= _SHARE * load.rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A file that is sound: which it is, what it looked like when it was checked, and its rows, which are a map."""
+
+    generation: int
+    stamp: tuple[int, ...]
+    rows: Rows
 
 
 class Store:
@@ -93,7 +103,8 @@ class Store:
         self._writer: Catalog | None = None
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
         self._identity: tuple[int, ...] | None = None  # of the catalog of which is known what is known
-        self._verified: dict[int, tuple[int, tuple[int, ...]]] = {}  # the file that is sound, as it was then
+        self._known: dict[int, _Known] = {}  # by category: the one file of it that is sound
+        self._folded: tuple[int, int, int] | None = None  # when it was looked whether those are still in use
         self._dimension = 0
         self._categories: list[tuple[str, str]] = []
         self._regions: tuple[tuple[int, int, int], Regions] | None = None
@@ -139,6 +150,7 @@ class Store:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
         self._begin_in_fork()
         self._identity = None
+        self._known = {}
         self._close_readers()
         if self._writer and self._writer.is_current():
             with suppress(CatdbError), self._lock.held():
@@ -225,7 +237,7 @@ class Store:
     def _forget(self) -> None:
         """Take nothing for granted that was learnt of a database that is there no more."""
         self._lock.clean = False
-        self._verified = {}
+        self._known = {}
         self._categories = []
 
     def _recover(self, catalog: Catalog) -> None:
@@ -448,6 +460,7 @@ class Store:
     def snapshot(self) -> Iterator[Snapshot]:
         """Give a view of one moment; what is committed meanwhile is not in it."""
         with self._reader() as catalog, catalog.snapshot():
+            self._let_go(catalog)
             yield Snapshot(self, catalog)
 
     def is_current(self, pointer: Pointer) -> bool:
@@ -473,18 +486,36 @@ class Store:
 
     def load(self, pointer: Pointer, *, afresh: bool = False) -> Rows:
         """Return the rows of a shard; its bytes are checked ``afresh``, or where they were not yet, or have changed."""
-        category, generation = pointer.category, pointer.generation
+        category, path = pointer.category, self.file(pointer.category, pointer.generation)
         if afresh:
-            self._verified.pop(category, None)
-        with shard.opened(self.file(category, generation)) as file:
-            if file.stamp is None or self._verified.get(category) != (generation, file.stamp):
-                shard.verify(file, pointer.bytes, pointer.checksum)
-                if file.stamp:
-                    self._verified[category] = (generation, file.stamp)
-            rows = shard.load(file, self.category_id(pointer.category), self._dimension)
+            self._known.pop(category, None)
+        elif known := self._unchanged(pointer):
+            return known.rows
+        with shard.opened(path) as file:
+            shard.verify(file, pointer.bytes, pointer.checksum)
+            rows = shard.load(file, self.category_id(category), self._dimension)
         if len(rows) != pointer.rows:
-            raise ShardDamaged(f"{file.path}: {len(rows)} rows where {pointer.rows} were written")
+            raise ShardDamaged(f"{path}: {len(rows)} rows where {pointer.rows} were written")
+        if file.stamp:
+            self._known[category] = _Known(pointer.generation, file.stamp, rows)
         return rows
+
+    def _unchanged(self, pointer: Pointer) -> _Known | None:
+        """Return what is known of a file that is as it was when it was checked."""
+        known = self._known.get(pointer.category)
+        if known is None or known.generation != pointer.generation:
+            return None
+        return known if known.stamp == shard.stamp_of(self.file(pointer.category, pointer.generation)) else None
+
+    def _let_go(self, catalog: Catalog) -> None:
+        """Keep no map of a file that was replaced: it would take up the disk after it was unlinked."""
+        folded = catalog.folded()
+        if self._folded != folded:
+            current = {pointer.category: pointer.generation for pointer in catalog.pointers()}
+            for category, known in list(self._known.items()):
+                if known.generation != current.get(category):
+                    self._known.pop(category, None)
+            self._folded = folded
 
 
 @dataclass
