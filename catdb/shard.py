@@ -29,7 +29,7 @@ import stat
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ from catdb.errors import ShardDamaged
 FORMAT = 1
 WIDTH = 4  # categories of a row, at most
 _PIECE = 1 << 20  # bytes copied at a time
+_APART = 4 << 20  # bytes between two pages of which is asked whether they are in memory
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "features": np.dtype("<f2"),
     "image_id": np.dtype("<i8"),
@@ -188,11 +189,29 @@ def load(file: File, category: str, dimension: int) -> Rows:
 
 
 def foresee(rows: Rows) -> None:
-    """Have the system begin to read rows of a map into memory, all at once, and not page by page as they are used."""
+    """Have the system read rows of a map into memory, all at once, and not page by page as they are used.
+
+    It is not asked where pages here and there are in memory: to look for each of them takes as long as to scan them.
+    """
     if len(rows) and hasattr(mmap, "MADV_WILLNEED"):
         start = rows.features.ctypes.data
-        page = start - start % mmap.PAGESIZE
-        _libc.madvise(page, start + rows.features.nbytes - page, mmap.MADV_WILLNEED)  # a hint: it may do nothing
+        page, end = start - start % mmap.PAGESIZE, start + rows.features.nbytes
+        there = ctypes.c_ubyte(1)
+        for place in range(page, end, _APART):
+            if _libc.mincore(place, mmap.PAGESIZE, ctypes.byref(there)) == 0 and not there.value & 1:
+                _libc.madvise(page, end - page, mmap.MADV_WILLNEED)
+                return
+
+
+def foresee_file(path: str) -> None:
+    """Have the system begin to read a whole file, where it can be read at all."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | _CAUTIOUS)
+            try:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(handle)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -200,6 +219,7 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 
 def _map(file: File) -> memoryview:

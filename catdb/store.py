@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -472,13 +473,15 @@ class Store:
         """Return a new comparison of folders with the catalog; close it."""
         return Survey(Catalog.reader(self._catalog_path))
 
-    def _shard_block(self, catalog: Catalog, category: int, *, afresh: bool = False) -> Block | None:
+    def _shard_block(
+        self, catalog: Catalog, category: int, *, afresh: bool = False, known: Rows | None = None
+    ) -> Block | None:
         """Return the rows of a category's shard with its dead marked; None where there is none that can be read."""
         pointer = catalog.pointer(category)
         if pointer is None:
             return None
         try:
-            rows = self.load(pointer, afresh=afresh)
+            rows = known if known is not None else self.load(pointer, afresh=afresh)
         except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
@@ -506,6 +509,21 @@ class Store:
         if known is None or known.generation != pointer.generation:
             return None
         return known if known.stamp == shard.stamp_of(self.file(pointer.category, pointer.generation)) else None
+
+    def _foresee(self, catalog: Catalog, category: int, parts: Sequence[tuple[int, int]] | None) -> Rows | None:
+        """Tell the disk which ranges of rows will be read of a shard (None: all), and return the rows of its file.
+
+        A file that is not known to be sound will be read as a whole: None is returned then.
+        """
+        pointer = catalog.pointer(category)
+        known = self._unchanged(pointer) if pointer else None
+        if known:
+            for piece in _slices(parts):
+                shard.foresee(known.rows.take(piece))
+            return known.rows
+        if pointer:
+            shard.foresee_file(self.file(category, pointer.generation))
+        return None
 
     def _let_go(self, catalog: Catalog) -> None:
         """Keep no map of a file that was replaced: it would take up the disk after it was unlinked."""
@@ -535,25 +553,35 @@ class Snapshot:
 
     def blocks(self, categories: Collection[int]) -> Iterator[Block]:
         """Yield the rows of these categories: each one's shard, then what waits beside it."""
-        for category in categories:
-            yield from self._parts(category, None)
+        yield from self._foreseen(dict.fromkeys(categories))
 
     def parts(self, regions: Regions, chosen: NDArray[np.int64]) -> Iterator[Block]:
         """Yield the rows of chosen blocks, and with each category's first one what waits beside its shard."""
-        ranges: dict[int, list[tuple[int, int]]] = {}
-        for place in chosen.tolist():
-            first = int(regions.first[place])
-            ranges.setdefault(int(regions.categories[place]), []).append((first, first + int(regions.rows[place])))
-        for category, parts in ranges.items():
-            yield from self._parts(category, sorted(parts))
+        ranges: dict[int, list[tuple[int, int]] | None] = {}
+        columns = (regions.categories[chosen], regions.first[chosen], regions.rows[chosen])
+        for category, first, rows in zip(*(column.tolist() for column in columns), strict=True):
+            parts = ranges.setdefault(category, [])
+            assert parts is not None
+            parts.append((first, first + rows))
+        yield from self._foreseen(ranges)
 
-    def _parts(self, category: int, parts: Sequence[tuple[int, int]] | None) -> Iterator[Block]:
+    def _foreseen(self, wanted: Mapping[int, Sequence[tuple[int, int]] | None]) -> Iterator[Block]:
+        """Yield what is wanted of each category; the disk is told of some categories before the first is used."""
+        waiting: deque[tuple[int, Sequence[tuple[int, int]] | None, Rows | None]] = deque()
+        for category, parts in wanted.items():
+            waiting.append((category, parts, self.store._foresee(self.catalog, category, parts)))
+            if len(waiting) == _WINDOW:
+                yield from self._parts(*waiting.popleft())
+        while waiting:
+            yield from self._parts(*waiting.popleft())
+
+    def _parts(self, category: int, parts: Sequence[tuple[int, int]] | None, known: Rows | None) -> Iterator[Block]:
         """Yield a category's rows: of its shard these ranges (None: all), and all that wait beside it."""
-        waiting = self.catalog.pending(category)
-        block = self.store._shard_block(self.catalog, category)
+        load = self.catalog.load(category)
+        waiting = self.catalog.pending(category) if load and load.pending else []
+        block = self.store._shard_block(self.catalog, category, known=known)
         if block is not None:
-            for start, end in parts if parts is not None else [(0, len(block.rows))]:
-                piece = slice(start, end)
+            for piece in _slices(parts):
                 yield Block(category, block.rows.take(piece), None if block.dead is None else block.dead[piece])
         elif pointer := self.catalog.pointer(category):
             waiting = self.catalog.members(category)
@@ -577,6 +605,22 @@ class Snapshot:
             np.append(folded.rows, nothing),
             np.concatenate([folded.means.reshape(-1, len(means[0])), np.array(means, np.float16)]),
         )
+
+
+def _slices(parts: Sequence[tuple[int, int]] | None) -> Iterator[slice]:
+    """Yield the slices that cover ranges of rows which do not overlap, in rising order; None: all rows."""
+    if parts is None:
+        yield slice(None)
+        return
+    begin, end = 0, 0
+    for start, stop in sorted(parts):
+        if start > end:
+            if end > begin:
+                yield slice(begin, end)
+            begin = start
+        end = stop
+    if end > begin:
+        yield slice(begin, end)
 
 
 def in_blocks(category: int, rows: Rows, images: int) -> tuple[Rows, list[Centroid]]:
