@@ -9,7 +9,7 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import numpy as np
@@ -26,7 +26,6 @@ _APPLICATION = 0x63617464
 _NEW_IN_2 = ("TABLE centroid", "INDEX image_inode")
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
 _EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
-_Found = TypeVar("_Found")
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
 
 _SCHEMA = """
@@ -294,14 +293,13 @@ class Catalog:
         row = self.sql.execute(statement, values).fetchone()
         return row[0] if row else None
 
-    def _once(self, name: str, read: Callable[[], _Found]) -> _Found:
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
         """Return what ``read`` returns; in snapshots it is read once, until somebody has committed something."""
         if not self._in_snapshot:
             return read()
         if name not in self._read:
             self._read[name] = read()
-        found: _Found = self._read[name]
-        return found
+        return self._read[name]
 
     # --- what the database is -----------------------------------------------------------------------------------
 
@@ -552,7 +550,8 @@ class Catalog:
         return self._loads().get(category)
 
     def _loads(self) -> dict[int, Load]:
-        return self._once("loads", self._read_loads)
+        found: dict[int, Load] = self._once("loads", self._read_loads)
+        return found
 
     def _read_loads(self) -> dict[int, Load]:
         rows = self.sql.execute(
@@ -566,9 +565,10 @@ class Catalog:
 
     def pointer(self, category: int) -> Pointer | None:
         if self._in_snapshot:
-            return self._once("pointers", lambda: {pointer.category: pointer for pointer in self.pointers()}).get(
-                category
+            found: dict[int, Pointer] = self._once(
+                "pointers", lambda: {known.category: known for known in self.pointers()}
             )
+            return found.get(category)
         row = self.sql.execute("SELECT * FROM shard WHERE category = ?", (category,)).fetchone()
         return Pointer(*row) if row else None
 
