@@ -116,18 +116,24 @@ def nearest(query: NDArray[np.float16], blocks: Iterable[Block], k: int) -> Hits
 
     def pieces() -> Iterator[_Piece]:
         nonlocal scanned, rows
-        seen = np.zeros(0, np.bool_)
-        for block in blocks:
-            seen, fresh = _first_met(seen, block)
-            scanned += int(np.count_nonzero(fresh))
-            rows += len(fresh)
-            for start in range(0, len(fresh), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                yield _Piece(block.rows.features[part], block.rows.image_ids[part], fresh[part])
+        for piece in _pieces(blocks):
+            scanned += int(np.count_nonzero(piece.wanted))
+            rows += len(piece.wanted)
+            yield piece
 
     for image_ids, found in _side_by_side(lambda batch: _best(batch, query, k), _batches(pieces())):
         best_ids, best = top(np.concatenate([best_ids, image_ids]), np.concatenate([best, found]), k)
     return Hits(best_ids, np.clip(best, -1.0, 1.0), scanned, rows)
+
+
+def _pieces(blocks: Iterable[Block]) -> Iterator[_Piece]:
+    """Yield the rows of blocks; those that are met first, and are not dead, are wanted."""
+    seen = np.zeros(0, np.bool_)
+    for block in blocks:
+        seen, fresh = _first_met(seen, block)
+        for start in range(0, len(fresh), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            yield _Piece(block.rows.features[part], block.rows.image_ids[part], fresh[part])
 
 
 def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
@@ -216,25 +222,20 @@ def neighbours(
     """
     wanted = np.ascontiguousarray(queries.astype(np.float32).T)
     ids, best = np.full((len(own), k), -1, np.int64), np.full((len(own), k), -2.0, np.float32)
-    seen = np.zeros(0, np.bool_)
-    for block in blocks:
-        seen, fresh = _first_met(seen, block)
-        chosen = np.flatnonzero(fresh)
-        for start in range(0, len(chosen), _CHUNK):
-            rows = chosen[start : start + _CHUNK]
-            names = block.rows.image_ids[rows]
-            piece = block.rows.features[rows].astype(np.float32)
-            piece /= np.linalg.norm(piece, axis=1, keepdims=True)
-            found = (piece @ wanted).T
-            found[own[:, None] == names] = -2.0
-            if len(names) > k:
-                places = np.argpartition(-found, k - 1, axis=1)[:, :k]
-                found, names = np.take_along_axis(found, places, 1), names[places]
-            else:
-                names = np.broadcast_to(names, found.shape)
-            ids, best = np.concatenate([ids, names], axis=1), np.concatenate([best, found], axis=1)
-            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-            ids, best = np.take_along_axis(ids, order, 1), np.take_along_axis(best, order, 1)
+    for batch in _batches(_pieces(blocks)):
+        names = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
+        rows = np.concatenate([piece.features[piece.wanted] for piece in batch]).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        found = (rows @ wanted).T
+        found[own[:, None] == names] = -2.0
+        if len(names) > k:
+            places = np.argpartition(-found, k - 1, axis=1)[:, :k]
+            found, names = np.take_along_axis(found, places, 1), names[places]
+        else:
+            names = np.broadcast_to(names, found.shape)
+        ids, best = np.concatenate([ids, names], axis=1), np.concatenate([best, found], axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+        ids, best = np.take_along_axis(ids, order, 1), np.take_along_axis(best, order, 1)
     ids[best <= -2.0] = -1
     return ids
 
