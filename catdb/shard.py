@@ -12,21 +12,24 @@ categories int32   (n, 4) all categories of the row's image, as catalog numbers,
 ========== ======= ====== ===========================================================================
 
 Readers map the datasets into memory: nothing is read that is not scanned, and the page cache is shared by all
-processes. A reader opens the file once; checks size and checksum of the whole of it before libhdf5 sees one byte; lets
+processes. A map holds no descriptor (Python's own does, until 3.13), so that a reader may keep one of each shard.
+A reader opens the file once; checks size and checksum of the whole of it before libhdf5 sees one byte; lets
 libhdf5 parse what that one descriptor gives, and nothing that a name leads to; and refuses what an HDF5 file can do
 beyond holding three arrays (further objects, external or soft links, virtual or external storage, filters).
 """
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
 import mmap
 import os
 import stat
 import time
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +43,7 @@ from catdb.errors import ShardDamaged
 FORMAT = 1
 WIDTH = 4  # categories of a row, at most
 _PIECE = 1 << 20  # bytes copied at a time
+_APART = 4 << 20  # bytes between two pages of which is asked whether they are in memory
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "features": np.dtype("<f2"),
     "image_id": np.dtype("<i8"),
@@ -124,6 +128,18 @@ class File:
     stamp: tuple[int, ...] | None
 
 
+def stamp_of(path: str) -> tuple[int, ...] | None:
+    """Return the stamp that a shard has now, None where it is not there."""
+    try:
+        return _stamp(os.lstat(path))
+    except OSError:
+        return None
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 @contextmanager
 def opened(path: str) -> Iterator[File]:
     """Open a shard, once for all that is to be done with it.
@@ -137,9 +153,8 @@ def opened(path: str) -> Iterator[File]:
         found = os.fstat(raw.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ShardDamaged(f"{path}: no regular file")
-        stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         settled = abs(time.time() - max(found.st_mtime, found.st_ctime)) > _TICK
-        yield File(path, raw, found.st_size, stamp if settled else None)
+        yield File(path, raw, found.st_size, _stamp(found) if settled else None)
 
 
 def verify(file: File, size: int, expected: int) -> None:
@@ -161,7 +176,7 @@ def load(file: File, category: str, dimension: int) -> Rows:
     none: such a category has no file). The rows outlive the closing of the file.
     """
     try:
-        whole = mmap.mmap(file.raw.fileno(), 0, access=mmap.ACCESS_READ)
+        whole = _map(file)
         with h5py.File(file.raw, "r") as root:
             _require_shard(root, category)
             features, image_ids, categories = (_view(whole, root, name) for name in _COLUMNS)
@@ -171,6 +186,51 @@ def load(file: File, category: str, dimension: int) -> Rows:
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ShardDamaged(f"{file.path}: {error}") from error
     return Rows(features, image_ids, categories)
+
+
+def foresee(rows: Rows) -> None:
+    """Have the system read rows of a map into memory, all at once, and not page by page as they are used.
+
+    It is not asked where pages here and there are in memory: to look for each of them takes as long as to scan them.
+    """
+    if len(rows) and hasattr(mmap, "MADV_WILLNEED"):
+        start = rows.features.ctypes.data
+        page, end = start - start % mmap.PAGESIZE, start + rows.features.nbytes
+        there = ctypes.c_ubyte(1)
+        for place in range(page, end, _APART):
+            if _libc.mincore(place, mmap.PAGESIZE, ctypes.byref(there)) == 0 and not there.value & 1:
+                _libc.madvise(page, end - page, mmap.MADV_WILLNEED)
+                return
+
+
+def foresee_file(path: str) -> None:
+    """Have the system begin to read a whole file, where it can be read at all."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | _CAUTIOUS)
+            try:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(handle)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+
+
+def _map(file: File) -> memoryview:
+    """Map a file for reading, for as long as anything refers to what is returned."""
+    address = _libc.mmap(None, file.size, mmap.PROT_READ, mmap.MAP_SHARED, file.raw.fileno(), 0)
+    if address == ctypes.c_void_p(-1).value:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    whole = (ctypes.c_char * file.size).from_address(address)
+    weakref.finalize(whole, _libc.munmap, address, file.size).atexit = False
+    return memoryview(whole).toreadonly()
 
 
 def _require_shard(root: h5py.File, category: str) -> None:
@@ -189,7 +249,7 @@ def _require_shard(root: h5py.File, category: str) -> None:
         raise ValueError(f"not a shard of {category} in format {FORMAT}")
 
 
-def _view(whole: mmap.mmap, root: h5py.File, name: str) -> NDArray[Any]:
+def _view(whole: memoryview, root: h5py.File, name: str) -> NDArray[Any]:
     """View one dataset, or raise ValueError where it is anything but a plain contiguous array of its type.
 
     How it is stored is asked first: the mere shape of a virtual dataset may make HDF5 look into other files.

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,7 @@ _DEAD = Fraction(1, 5)  # dead rows, likewise
 FIT_SAMPLE = 20_000  # images from which a projection is fitted
 FIT_LEAST = 2_000  # images below which shards hold whole vectors; or ten times the dimensions that are to be kept
 _NAMED = 16  # damaged shards that are named one by one
+_WINDOW = 8  # shards that are asked for before they are scanned
 _INSTEAD = "damaged: read from the catalog; run catdb check --repair"
 
 
@@ -74,6 +76,15 @@ def due(load: Load, has_shard: bool, *, at_rest: bool) -> bool:
         return load.pending > 0
     least = 1 if at_rest else _LEAST
     return load.pending >= least and load.pending >= _SHARE * load.rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A file that is sound: which it is, what it looked like when it was checked, and its rows, which are a map."""
+
+    generation: int
+    stamp: tuple[int, ...]
+    rows: Rows
 
 
 class Store:
@@ -96,7 +107,8 @@ class Store:
         self._writer: Catalog | None = None
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
         self._identity: tuple[int, ...] | None = None  # of the catalog of which is known what is known
-        self._verified: dict[int, tuple[int, tuple[int, ...]]] = {}  # the file that is sound, as it was then
+        self._known: dict[int, _Known] = {}  # by category: the one file of it that is sound
+        self._folded: tuple[int, int, int] | None = None  # when it was looked whether those are still in use
         self._dimension = 0
         self._projection: tuple[int, Projection] | None = None  # by its checksum
         self._categories: list[tuple[str, str]] = []
@@ -143,6 +155,7 @@ class Store:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
         self._begin_in_fork()
         self._identity = None
+        self._known = {}
         self._close_readers()
         if self._writer and self._writer.is_current():
             with suppress(CatdbError), self._lock.held():
@@ -229,7 +242,7 @@ class Store:
     def _forget(self) -> None:
         """Take nothing for granted that was learnt of a database that is there no more."""
         self._lock.clean = False
-        self._verified = {}
+        self._known = {}
         self._projection = None
         self._categories = []
 
@@ -492,6 +505,7 @@ class Store:
     def snapshot(self) -> Iterator[Snapshot]:
         """Give a view of one moment; what is committed meanwhile is not in it."""
         with self._reader() as catalog, catalog.snapshot():
+            self._let_go(catalog)
             yield Snapshot(self, catalog)
 
     def is_current(self, pointer: Pointer) -> bool:
@@ -503,13 +517,15 @@ class Store:
         """Return a new comparison of folders with the catalog; close it."""
         return Survey(Catalog.reader(self._catalog_path))
 
-    def _shard_block(self, catalog: Catalog, category: int, *, afresh: bool = False) -> Block | None:
+    def _shard_block(
+        self, catalog: Catalog, category: int, *, afresh: bool = False, known: Rows | None = None
+    ) -> Block | None:
         """Return the rows of a category's shard with its dead marked; None where there is none that can be read."""
         pointer = catalog.pointer(category)
         if pointer is None:
             return None
         try:
-            rows = self.load(pointer, self.projection(catalog), afresh=afresh)
+            rows = known if known is not None else self.load(pointer, self.projection(catalog), afresh=afresh)
         except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
@@ -520,19 +536,52 @@ class Store:
 
         Its bytes are checked ``afresh``, or where they were not yet, or have changed.
         """
-        category, generation = pointer.category, pointer.generation
+        category, path = pointer.category, self.file(pointer.category, pointer.generation)
         if afresh:
-            self._verified.pop(category, None)
-        with shard.opened(self.file(category, generation)) as file:
-            if file.stamp is None or self._verified.get(category) != (generation, file.stamp):
-                shard.verify(file, pointer.bytes, pointer.checksum)
-                if file.stamp:
-                    self._verified[category] = (generation, file.stamp)
-            name = self.category_id(pointer.category)
-            rows = shard.load(file, name, len(projection.axes) if projection else self._dimension)
+            self._known.pop(category, None)
+        elif known := self._unchanged(pointer):
+            return known.rows
+        with shard.opened(path) as file:
+            shard.verify(file, pointer.bytes, pointer.checksum)
+            dimension = len(projection.axes) if projection else self._dimension
+            rows = shard.load(file, self.category_id(category), dimension)
         if len(rows) != pointer.rows:
-            raise ShardDamaged(f"{file.path}: {len(rows)} rows where {pointer.rows} were written")
+            raise ShardDamaged(f"{path}: {len(rows)} rows where {pointer.rows} were written")
+        if file.stamp:
+            self._known[category] = _Known(pointer.generation, file.stamp, rows)
         return rows
+
+    def _unchanged(self, pointer: Pointer) -> _Known | None:
+        """Return what is known of a file that is as it was when it was checked."""
+        known = self._known.get(pointer.category)
+        if known is None or known.generation != pointer.generation:
+            return None
+        return known if known.stamp == shard.stamp_of(self.file(pointer.category, pointer.generation)) else None
+
+    def _foresee(self, catalog: Catalog, category: int, parts: Sequence[tuple[int, int]] | None) -> Rows | None:
+        """Tell the disk which ranges of rows will be read of a shard (None: all), and return the rows of its file.
+
+        A file that is not known to be sound will be read as a whole: None is returned then.
+        """
+        pointer = catalog.pointer(category)
+        known = self._unchanged(pointer) if pointer else None
+        if known:
+            for piece in _slices(parts):
+                shard.foresee(known.rows.take(piece))
+            return known.rows
+        if pointer:
+            shard.foresee_file(self.file(category, pointer.generation))
+        return None
+
+    def _let_go(self, catalog: Catalog) -> None:
+        """Keep no map of a file that was replaced: it would take up the disk after it was unlinked."""
+        folded = catalog.folded()
+        if self._folded != folded:
+            current = {pointer.category: pointer.generation for pointer in catalog.pointers()}
+            for category, known in list(self._known.items()):
+                if known.generation != current.get(category):
+                    self._known.pop(category, None)
+            self._folded = folded
 
 
 @dataclass
@@ -562,25 +611,35 @@ class Snapshot:
 
     def blocks(self, categories: Collection[int]) -> Iterator[Block]:
         """Yield the rows of these categories: each one's shard, then what waits beside it."""
-        for category in categories:
-            yield from self._parts(category, None)
+        yield from self._foreseen(dict.fromkeys(categories))
 
     def parts(self, regions: Regions, chosen: NDArray[np.int64]) -> Iterator[Block]:
         """Yield the rows of chosen blocks, and with each category's first one what waits beside its shard."""
-        ranges: dict[int, list[tuple[int, int]]] = {}
-        for place in chosen.tolist():
-            first = int(regions.first[place])
-            ranges.setdefault(int(regions.categories[place]), []).append((first, first + int(regions.rows[place])))
-        for category, parts in ranges.items():
-            yield from self._parts(category, sorted(parts))
+        ranges: dict[int, list[tuple[int, int]] | None] = {}
+        columns = (regions.categories[chosen], regions.first[chosen], regions.rows[chosen])
+        for category, first, rows in zip(*(column.tolist() for column in columns), strict=True):
+            parts = ranges.setdefault(category, [])
+            assert parts is not None
+            parts.append((first, first + rows))
+        yield from self._foreseen(ranges)
 
-    def _parts(self, category: int, parts: Sequence[tuple[int, int]] | None) -> Iterator[Block]:
+    def _foreseen(self, wanted: Mapping[int, Sequence[tuple[int, int]] | None]) -> Iterator[Block]:
+        """Yield what is wanted of each category; the disk is told of some categories before the first is used."""
+        waiting: deque[tuple[int, Sequence[tuple[int, int]] | None, Rows | None]] = deque()
+        for category, parts in wanted.items():
+            waiting.append((category, parts, self.store._foresee(self.catalog, category, parts)))
+            if len(waiting) == _WINDOW:
+                yield from self._parts(*waiting.popleft())
+        while waiting:
+            yield from self._parts(*waiting.popleft())
+
+    def _parts(self, category: int, parts: Sequence[tuple[int, int]] | None, known: Rows | None) -> Iterator[Block]:
         """Yield a category's rows: of its shard these ranges (None: all), and all that wait beside it."""
-        waiting = self.catalog.pending(category)
-        block = self.store._shard_block(self.catalog, category)
+        load = self.catalog.load(category)
+        waiting = self.catalog.pending(category) if load and load.pending else []
+        block = self.store._shard_block(self.catalog, category, known=known)
         if block is not None:
-            for start, end in parts if parts is not None else [(0, len(block.rows))]:
-                piece = slice(start, end)
+            for piece in _slices(parts):
                 yield Block(category, block.rows.take(piece), None if block.dead is None else block.dead[piece])
         elif pointer := self.catalog.pointer(category):
             waiting = self.catalog.members(category)
@@ -620,6 +679,22 @@ class Snapshot:
             np.append(folded.rows, nothing),
             np.concatenate([folded.means.reshape(-1, len(means[0])), np.array(means, np.float16)]),
         )
+
+
+def _slices(parts: Sequence[tuple[int, int]] | None) -> Iterator[slice]:
+    """Yield the slices that cover ranges of rows which do not overlap, in rising order; None: all rows."""
+    if parts is None:
+        yield slice(None)
+        return
+    begin, end = 0, 0
+    for start, stop in sorted(parts):
+        if start > end:
+            if end > begin:
+                yield slice(begin, end)
+            begin = start
+        end = stop
+    if end > begin:
+        yield slice(begin, end)
 
 
 def in_blocks(category: int, rows: Rows, images: int) -> tuple[Rows, list[Centroid]]:

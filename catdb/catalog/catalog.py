@@ -126,6 +126,9 @@ class Catalog:
         self.guard: Callable[[], None] = lambda: None
         self.identity = _stamp(path) if frozen else _identity(path)
         self._process = os.getpid()
+        self._version = -1  # of what the snapshots have read
+        self._read: dict[str, Any] = {}
+        self._in_snapshot = False
         _connected.add(self)
 
     # --- opening ------------------------------------------------------------------------------------------------
@@ -262,8 +265,13 @@ class Catalog:
             self.sql.execute("BEGIN")
             try:
                 self._one("SELECT count(*) FROM sqlite_schema")  # BEGIN alone takes no snapshot: the first read does
+                version = self._one("PRAGMA data_version")  # another one when somebody else has committed
+                if version != self._version or self.sql.total_changes:  # what this connection writes it does not count
+                    self._version, self._read = version, {}
+                self._in_snapshot = True
                 yield
             finally:
+                self._in_snapshot = False
                 if self.is_ours and self.sql.in_transaction:
                     self.sql.execute("ROLLBACK")
 
@@ -292,11 +300,20 @@ class Catalog:
         row = self.sql.execute(statement, values).fetchone()
         return row[0] if row else None
 
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
+        """Return what ``read`` returns; in snapshots it is read once, until somebody has committed something."""
+        if not self._in_snapshot:
+            return read()
+        if name not in self._read:
+            self._read[name] = read()
+        return self._read[name]
+
     # --- what the database is -----------------------------------------------------------------------------------
 
     def meta(self) -> dict[str, Any]:
         """Return what the database is, by name. DatabaseDamaged where it does not know its vectors' dimension."""
-        found = _Meta(self.sql.execute("SELECT key, value FROM meta WHERE key != ?", (_AXES,)))
+        rows = "SELECT key, value FROM meta WHERE key != ?"
+        found = _Meta(self._once("meta", lambda: self.sql.execute(rows, (_AXES,)).fetchall()))
         if not isinstance(found["dimension"], int):
             raise DatabaseDamaged(f"{self.path}: its dimension is no number; {RESTORE}")
         return found
@@ -376,7 +393,7 @@ class Catalog:
     # --- images -------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        return int(self._one("SELECT count(*) FROM image"))
+        return int(self._once("count", lambda: self._one("SELECT count(*) FROM image")))  # reads an index: 1M in 20 ms
 
     def count_of(self, root: int) -> int:
         return int(self._one("SELECT count(*) FROM image WHERE root = ?", root))
@@ -581,6 +598,17 @@ class Catalog:
 
     def loads(self) -> list[Load]:
         """Return how full each category is, by category; those that hold nothing are left out."""
+        return list(self._loads().values())
+
+    def load(self, category: int) -> Load | None:
+        """Return how full a category is, None where it holds nothing."""
+        return self._loads().get(category)
+
+    def _loads(self) -> dict[int, Load]:
+        found: dict[int, Load] = self._once("loads", self._read_loads)
+        return found
+
+    def _read_loads(self) -> dict[int, Load]:
         rows = self.sql.execute(
             "SELECT category, sum(rows), sum(dead), sum(pending) FROM ("
             " SELECT category, rows, 0 AS dead, 0 AS pending FROM shard"
@@ -588,9 +616,14 @@ class Catalog:
             " UNION ALL SELECT category, 0, 0, count(*) FROM pending GROUP BY category"
             ") GROUP BY category ORDER BY category"
         )
-        return [Load(*row) for row in rows]
+        return {row[0]: Load(*row) for row in rows}
 
     def pointer(self, category: int) -> Pointer | None:
+        if self._in_snapshot:
+            found: dict[int, Pointer] = self._once(
+                "pointers", lambda: {known.category: known for known in self.pointers()}
+            )
+            return found.get(category)
         row = self.sql.execute("SELECT * FROM shard WHERE category = ?", (category,)).fetchone()
         return Pointer(*row) if row else None
 
@@ -668,8 +701,8 @@ class Catalog:
 
     def folded(self) -> tuple[int, int, int]:
         """Return what is another one as soon as a shard is: of what is read of all shards, that it is still true."""
-        row = self.sql.execute("SELECT count(*), ifnull(max(generation), 0), ifnull(sum(generation), 0) FROM shard")
-        count, last, total = row.fetchone()
+        statement = "SELECT count(*), ifnull(max(generation), 0), ifnull(sum(generation), 0) FROM shard"
+        count, last, total = self._once("folded", lambda: self.sql.execute(statement).fetchone())
         return int(count), int(last), int(total)
 
     def centroids(self) -> list[Centroid]:
