@@ -130,10 +130,11 @@ def _pieces(blocks: Iterable[Block]) -> Iterator[_Piece]:
     """Yield the rows of blocks; those that are met first, and are not dead, are wanted."""
     seen = np.zeros(0, np.bool_)
     for block in blocks:
-        seen, fresh = _first_met(seen, block)
-        for start in range(0, len(fresh), _CHUNK):
+        for start in range(0, len(block.rows), _CHUNK):
             part = slice(start, start + _CHUNK)
-            yield _Piece(block.rows.features[part], block.rows.image_ids[part], fresh[part])
+            image_ids = block.rows.image_ids[part]
+            seen, fresh = _first_met(seen, image_ids, None if block.dead is None else block.dead[part])
+            yield _Piece(block.rows.features[part], image_ids, fresh)
 
 
 def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
@@ -181,15 +182,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not carried across a fork
 
 
-def _first_met(seen: NDArray[np.bool_], block: Block) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which images have been seen, by id, after a block; and which of its rows (b,) are the first of theirs."""
-    ids = block.rows.image_ids
+def _first_met(
+    seen: NDArray[np.bool_], ids: NDArray[np.int64], dead: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which images have been seen, by id, after some rows (n,); and which of those are the first of theirs."""
     last = int(ids.max(initial=-1))
     if last >= len(seen):
         seen = np.concatenate([seen, np.zeros(max(last + 1 - len(seen), len(seen)), np.bool_)])
     fresh = ~seen[ids]
-    if block.dead is not None:
-        fresh &= ~block.dead
+    if dead is not None:
+        fresh &= ~dead
     seen[ids[fresh]] = True
     return seen, fresh
 

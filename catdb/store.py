@@ -408,6 +408,8 @@ class Store:
             for pointer, centroids, waiting in made:
                 catalog.point(pointer, centroids, waiting, time.time())
         self._lock.clean = True
+        for category in categories:
+            self._known.pop(category, None)  # what was read of the old file to write the new one
 
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
         """Return the living rows of a category in order of id: those of its shard, then those that wait."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from catdb import shard
+from catdb import search, shard
 from catdb.search import _CHUNK, Block, Regions, nearest, neighbours, route, similarities, top
 from catdb.shard import Rows
 
@@ -90,6 +90,26 @@ def test_nearest_is_brute_force_over_the_distinct_images(
     copies = [n + 1 for n in images if (stored.features[n] == stored.features[0]).all()]
     shown = [n for n in hits.image_ids.tolist() if n in copies]
     assert shown == copies[: len(shown)]  # of equals, those with the lowest ids, wherever the cut falls
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@settings(max_examples=60, deadline=None)
+@given(stored=collections(), seed=st.integers(0, 2**32), k=st.integers(1, 50), few=st.sampled_from([0.0, 0.3, 2.0]))
+def test_pieces_threads_and_copies_change_nothing(threads: int, stored: Stored, seed: int, k: int, few: float) -> None:
+    query = unit(np.random.default_rng(seed).normal(size=DIMENSION))
+    dead = set(np.flatnonzero(np.random.default_rng(seed).random(len(stored.features)) < 0.4).tolist())
+
+    def found() -> tuple[list[int], list[float], int, int]:
+        every = blocks(stored, list(range(NUMBER)), np.random.default_rng(seed), dead)
+        hits = nearest(query, every, k)
+        return hits.image_ids.tolist(), hits.similarities.tolist(), hits.scanned, hits.rows
+
+    whole = found()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_CHUNK", 3), ("_COPIED", 2), ("_FEW", few), ("_THREADS", threads), ("_AHEAD", 1)):
+            patch.setattr(search, name, value)
+        assert found() == whole
+        assert similarities(stored.features, query).tolist() == search._similarities(stored.features, query).tolist()
 
 
 @settings(max_examples=150, deadline=None)

@@ -23,6 +23,8 @@ from typing import IO
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stock import CATEGORIES, DIMENSION, META, answers, delete, fill, found_in, make, put, shards
 
 import catdb.store
@@ -32,7 +34,7 @@ from catdb.check import check, repair
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseNotFound, DatabaseReadOnly, StorageError
 from catdb.images import Stamp
 from catdb.lock import Lock
-from catdb.store import GRACE, PER_COMMIT, Store, due, in_blocks
+from catdb.store import GRACE, PER_COMMIT, Store, _slices, due, in_blocks
 
 
 @pytest.fixture
@@ -856,6 +858,69 @@ def test_a_search_of_every_category_holds_no_file_open(store: Store) -> None:
             most = max(most, descriptors() - before)
             assert len(block.rows)
         assert most == 0  # maps hold no descriptor
+
+
+def test_a_reader_keeps_the_maps_of_sound_files_and_lets_go_of_those_that_were_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, range(40))
+    store.fold_all()
+    monkeypatch.setattr(shard, "_TICK", -1.0)  # as if the files were old
+    reader = Store(store.path, writable=False)
+    first, before = answers(reader), descriptors()
+    opened, opening = [], shard.opened
+    monkeypatch.setattr(shard, "opened", lambda path: opened.append(path) or opening(path))
+    assert answers(reader) == first
+    assert (opened, descriptors()) == ([], before)
+    delete(store, *range(1, 30))
+    store.fold_all()
+    with reader.snapshot():
+        pass
+    assert mapped(store) == set()
+    assert len(answers(reader)[0]) == 11
+    assert (len(opened), len(mapped(store))) == (10 + 10, 10)  # by the fold, and by the reader
+    os.truncate(mapped(store).pop(), 10)
+    assert len(answers(reader)[0]) == 11  # from the catalog, and no SIGBUS
+    assert repair(store).rebuilt == 1
+    reader.close()
+    store.close()
+    assert mapped(store) == set()
+
+
+def mapped(store: Store) -> set[str]:
+    """Return the shards of which this process holds a map."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return {line[line.index("/") :] for line in lines if f"{store.path}/shards" in line}
+
+
+def test_what_a_snapshot_reads_once_is_read_again_after_a_commit(store: Store) -> None:
+    fill(store, range(8))
+    reader = Store(store.path, writable=False)
+    for count in (8, 7, 6):
+        for _ in range(2):
+            with reader.snapshot() as snapshot:
+                assert snapshot.catalog.count() == count
+                assert sum(load.pending for load in snapshot.catalog.loads()) == 4 * count
+        with reader.snapshot() as snapshot:
+            delete(store, count)
+            assert snapshot.catalog.count() == count  # of one moment
+    store.fold_all()
+    with reader.snapshot() as snapshot:
+        assert {load.pending for load in snapshot.catalog.loads()} == {0}
+        assert snapshot.catalog.pointer(0) == next(p for p in snapshot.catalog.pointers() if p.category == 0)
+    reader.close()
+
+
+@given(lengths=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=12), seed=st.integers(0, 99))
+def test_slices_cover_what_was_asked_for_once_and_in_order(lengths: list[tuple[int, int]], seed: int) -> None:
+    parts, place = [], 0
+    for gap, length in lengths:
+        parts.append((place + gap, place + gap + length))
+        place += gap + length
+    mixed = [parts[n] for n in np.random.default_rng(seed).permutation(len(parts))]
+    found = [list(range(place))[piece] for piece in _slices(mixed)]
+    assert list(itertools.chain(*found)) == [row for start, end in parts for row in range(start, end)]
+    assert all(one[-1] + 1 < other[0] for one, other in itertools.pairwise(found))  # as few as there can be
 
 
 def test_a_log_that_a_snapshot_held_back_is_written_back_at_the_end(store: Store) -> None:
