@@ -51,6 +51,8 @@ SEARCH = {
     "populated": int,
     "widened": bool,
     "notes": [str],  # beyond the contract, like what follows
+    "rows": int,
+    "centroids": int,
     "admitted": int,
     "ceiling": type(None),
     "together": [str],

@@ -37,6 +37,7 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 
 _CLOSES = sys.platform == "linux"  # only inotify says when a file that was written to is closed
 _PATIENCE = 4.0  # seconds after which a heartbeat that was not heard means that there are no more events
+_SILENT = logging.NullHandler()
 _MOST = 100_000  # events that may wait, some 50 MB
 _KINDS: list[type[FileSystemEvent]] = [
     *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
@@ -146,6 +147,9 @@ class Events:
     def _started(self) -> BaseObserver:
         if self._observer is None:
             logging.getLogger("watchdog").addHandler(self._lost)
+            logging.getLogger("watchdog").addHandler(
+                _SILENT
+            )  # stays: its threads may have a last word when we are gone
             # All events: only so does a file that was moved in differ from one that has just been opened.
             options: dict[str, Any] = {"generate_full_events": True} if _CLOSES else {}
             # Of a folder that went to another one and came back, which does no harm.
