@@ -48,9 +48,11 @@ def measure(
         own = np.array([image for image, _ in chosen], np.int64)
         every = [load.category for load in snapshot.catalog.loads() if load.images]
         queries = np.array([snapshot.short(vector) for _, vector in chosen], np.float16)
-        exact = dict(
-            zip(own.tolist(), search.neighbours(queries, own, snapshot.blocks(every), k).tolist(), strict=True)
-        )
+        shortened = snapshot.projection is not None
+        nearest = [] if shortened else search.neighbours(queries, own, snapshot.blocks(every), k).tolist()
+    if shortened:  # its answers are ranked by whole vectors in the end, and so is what they are held against
+        nearest = [_exact(store, image, k) for image in own.tolist()]
+    exact = dict(zip(own.tolist(), nearest, strict=True))
     ways = list(_ways(k))
     measured = []
     for number, (name, reach) in enumerate(ways):
