@@ -217,3 +217,15 @@ def test_recall_in_words_as_json_and_as_a_curve(tmp_path: Path, instant: Instant
     told = run("search", "--db", tmp_path / "db", photos / "3.png", "--recall", "0.95", "--json")
     assert json.loads(told.stdout)["scanned"] == 40
     assert run("search", "--db", tmp_path / "db", photos / "3.png", "--recall", "0").returncode == 2
+
+
+def test_recall_of_shortened_vectors_is_held_against_whole_ones(tmp_path: Path, instant: Instant) -> None:
+    for seed in range(40):
+        save(tmp_path / "photos" / f"{seed}.png", seed)
+    with Database(tmp_path / "db", backbone=instant, dimensions=4) as db:
+        db.build(tmp_path / "photos")
+        db.compact(refit=True)
+        measured = db.recall(sample=30, k=5)
+        with db._store.snapshot() as snapshot:
+            assert snapshot.projection is not None
+    assert measured[-1].recall == measured[-1].nearest == 1.0, "the search of everything"
