@@ -55,7 +55,8 @@ def recall(snapshot: Snapshot, images: int) -> Recall | None:
     """Return how far a search must go in the collection of so many images; None where an exact one costs nothing."""
     if images < recalling.LEAST:
         return None
-    known = recalling.recorded(snapshot.catalog.meta().get(_RECALL))
+    catalog = snapshot.catalog
+    known = catalog.once("recall", lambda: recalling.recorded(catalog.meta().get(_RECALL)))
     if known:
         return known
     with _turn:
@@ -72,8 +73,7 @@ def _learn(snapshot: Snapshot, count: int, images: int) -> Recall | None:
     own = np.array([image for image, _ in sample], np.int64)
     queries = np.array([snapshot.short(vector) for _, vector in sample], np.float16)
     regions = snapshot.regions()
-    every = [load.category for load in snapshot.catalog.loads() if load.images]
-    nearest = search.neighbours(queries, own, snapshot.blocks(every), recalling.K)
+    nearest = search.neighbours(queries, own, snapshot.blocks(snapshot.populated), recalling.K)
     homes = snapshot.homes(regions, np.unique(np.append(nearest, own)))
     return recalling.learn(queries, nearest, homes, regions, own, images)
 
@@ -82,13 +82,14 @@ def chance(snapshot: Snapshot, images: int) -> Chance | None:
     """Return how alike random pairs of the collection of so many images are; None of fewer than LEAST."""
     if images < LEAST:
         return None
-    known = recorded(snapshot.catalog.meta().get(_CHANCE))
+    catalog = snapshot.catalog
+    known = catalog.once("chance", lambda: recorded(catalog.meta().get(_CHANCE)))
     if known:
         return known
     with _turn:
         known = _measured.get(snapshot.store)
         if known is None or known.is_stale(images):
-            known = _measure(snapshot.catalog, _READER, images)
+            known = _measure(catalog, _READER, images)
             if known:
                 _measured[snapshot.store] = known
     return known

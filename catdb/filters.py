@@ -58,8 +58,8 @@ def admitted(only: Filter, snapshot: Snapshot) -> Admitted:
     if only.under is not None:
         return _below(only.under, snapshot)
     if only.category is not None:
-        loads = {load.category: load.images for load in snapshot.catalog.loads()}
-        return Admitted(loads.get(only.category, 0))
+        load = snapshot.catalog.load(only.category)
+        return Admitted(load.images if load else 0)
     return Admitted(snapshot.catalog.count())
 
 

@@ -46,7 +46,7 @@ def measure(
             raise ValueError(f"there are {total} images: to measure recall takes more than {k}")
         chosen = snapshot.catalog.sample(sample, _SEED)
         own = np.array([image for image, _ in chosen], np.int64)
-        every = [load.category for load in snapshot.catalog.loads() if load.images]
+        every = snapshot.populated
         queries = np.array([snapshot.short(vector) for _, vector in chosen], np.float16)
         shortened = snapshot.projection is not None
         nearest = [] if shortened else search.neighbours(queries, own, snapshot.blocks(every), k).tolist()

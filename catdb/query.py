@@ -170,8 +170,7 @@ def answer_text(store: Store, engine: Engine, text: str, reach: Reach, without: 
     names = store.categories()
     away = _readable(points(store, engine, without))
     with store.snapshot() as snapshot:
-        held = [load.category for load in snapshot.catalog.loads() if load.images]
-        meant = questions.meaning(text, names, held)
+        meant = questions.meaning(text, names, snapshot.populated)
         categories, means = snapshot.regions().shards
         projection = snapshot.projection
         centroids = dict(zip(categories.tolist(), projection.back(means) if projection else means, strict=True))
@@ -311,7 +310,7 @@ def _nearest(store: Store, label: str | None, point: Point, reach: Reach) -> Res
             matches=matches,
             scanned=hits.scanned,
             total=way.total,
-            probed=len(way.probed & set(way.populated)),
+            probed=sum(category in way.populated for category in way.probed),
             populated=len(way.populated),
             widened=way.widened,
             rows=hits.rows,
@@ -351,12 +350,12 @@ class _Way:
         only = reach.only
         self._snapshot, self.vector, self._faster = snapshot, snapshot.short(point.vector), bool(only.under)
         self.admits = admitted(only, snapshot)
-        self.populated = [load.category for load in snapshot.catalog.loads() if load.images]
+        self.populated = snapshot.populated
         self.total = snapshot.catalog.count()
         self.enough = min(reach.k, self.admits.images) if only.under else 1
         self._own = [category for category, _ in point.categories] if only.category is None else [only.category]
-        everything = list(dict.fromkeys([*self._own, *self.populated]))
-        self._everything = everything if only.category is None else self._own
+        self._alone = only.category is not None
+        self._most = 1 if self._alone else len(self.populated) + sum(c not in self.populated for c in set(self._own))
         self._regions: search.Regions | None = None
         self._order: NDArray[np.int64] | None = None
         self.widened, self.centroids, self.probed = False, 0, set[int]()
@@ -368,7 +367,7 @@ class _Way:
             self._count = known.blocks_for(target, len(self._regions))
             self.centroids = len(self._regions)
         else:  # of so few images, or of one category, everything is what a target asks for
-            self._count = len(self._everything) if reach.exact or reach.recall else reach.probes
+            self._count = self._most if reach.exact or reach.recall else reach.probes
 
     def blocks(self) -> Iterator[search.Block]:
         """Yield what is to be compared now, and say by ``probed`` which categories that is in."""
@@ -376,8 +375,8 @@ class _Way:
             chosen = self._order[: self._count]
             self.probed = set(self._regions.categories[chosen].tolist())
             return self._snapshot.parts(self._regions, chosen)
-        if self._count >= len(self._everything):
-            probed = self._everything  # in no order: nothing is left out
+        if self._count >= self._most:
+            probed = list(dict.fromkeys(self._own if self._alone else [*self._own, *self.populated]))  # in no order
         elif self._count <= len(self._own):
             probed = self._own[: self._count]
         else:
@@ -389,7 +388,7 @@ class _Way:
 
     def widen(self) -> bool:
         """Go further the next time; say whether there is anything left."""
-        if self._count >= len(self._everything if self._order is None else self._order):
+        if self._count >= (self._most if self._order is None else len(self._order)):
             return False
         self._count = 2 * self._count if self._faster or self._order is not None else self._count + PER_IMAGE
         self.widened = True
@@ -406,10 +405,11 @@ def _matches(
 ) -> Iterator[Match]:
     roots = Roots(snapshot.catalog.roots(), store.path)
     pairs = zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True)
+    images = snapshot.catalog.images_at(hits.image_ids.tolist())
     for rank, (number, similarity) in enumerate(pairs, 1):
         if least is not None and similarity < least:
             return
-        image = snapshot.catalog.image(number)
+        image = images.get(number)
         if image is None:
             raise RuntimeError(f"{store.path}: a row of image {number}, which the same snapshot does not hold")
         members = _predictions(store, zip(image.categories, image.probabilities, strict=True))

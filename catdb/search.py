@@ -164,18 +164,24 @@ def _side_by_side(function: Callable[[_Item], _Found], items: Iterable[_Item]) -
     if len(first) < 2 or _THREADS == 1:
         yield from map(function, chain(first, items))
         return
-    waiting: deque[Future[_Found]] = deque()
+    waiting: deque[tuple[Future[_Found], _Item]] = deque()
+
+    def next_found() -> _Found:
+        future, item = waiting.popleft()
+        # What no other thread has begun is done by this one, which has nothing else to do.
+        return function(item) if future.cancel() else future.result()
+
     for item in chain(first, items):
-        waiting.append(_pool().submit(function, item))
+        waiting.append((_pool().submit(function, item), item))
         if len(waiting) > _AHEAD * _THREADS:
-            yield waiting.popleft().result()
+            yield next_found()
     while waiting:
-        yield waiting.popleft().result()
+        yield next_found()
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, "catdb-search")
+    return ThreadPoolExecutor(_THREADS - 1, "catdb-search")
 
 
 if hasattr(os, "register_at_fork"):

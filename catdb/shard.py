@@ -194,7 +194,7 @@ def foresee(rows: Rows) -> None:
     It is not asked where pages here and there are in memory: to look for each of them takes as long as to scan them.
     """
     if len(rows) and hasattr(mmap, "MADV_WILLNEED"):
-        start = rows.features.ctypes.data
+        start = rows.features.__array_interface__["data"][0]
         page, end = start - start % mmap.PAGESIZE, start + rows.features.nbytes
         there = ctypes.c_ubyte(1)
         for place in range(page, end, _APART):

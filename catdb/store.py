@@ -64,6 +64,7 @@ _DEAD = Fraction(1, 5)  # dead rows, likewise
 FIT_SAMPLE = 20_000  # images from which a projection is fitted
 FIT_LEAST = 2_000  # images below which shards hold whole vectors; or ten times the dimensions that are to be kept
 _NAMED = 16  # damaged shards that are named one by one
+_KEPT = 4096  # waiting rows that a connection remembers: 12 MB at d = 1536
 _WINDOW = 8  # shards that are asked for before they are scanned
 _INSTEAD = "damaged: read from the catalog; run catdb check --repair"
 
@@ -488,9 +489,10 @@ class Store:
     def _folded_regions(self, catalog: Catalog) -> Regions:
         """Return the blocks of all shards, as they were read when the shards last changed."""
         folded = catalog.folded()
-        if self._regions is None or self._regions[0] != folded:
+        regions = self._regions
+        if regions is None or regions[0] != folded:
             found = catalog.centroids()
-            self._regions = (
+            regions = self._regions = (
                 folded,
                 Regions(
                     np.array([block.category for block in found], np.int64),
@@ -501,7 +503,7 @@ class Store:
                     ),
                 ),
             )
-        return self._regions[1]
+        return regions[1]
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -595,6 +597,13 @@ class Snapshot:
     damaged: dict[str, None] = field(default_factory=dict)  # by id, in the order in which they were come upon
 
     @property
+    def populated(self) -> Mapping[int, Load]:
+        """The categories that hold images, and how full each is."""
+        return self.catalog.once(
+            "populated", lambda: {load.category: load for load in self.catalog.loads() if load.images}
+        )
+
+    @property
     def projection(self) -> Projection | None:
         """What shortens the vectors of every block and centroid: a query is to be shortened the same way."""
         return self.store.projection(self.catalog)
@@ -637,18 +646,30 @@ class Snapshot:
 
     def _parts(self, category: int, parts: Sequence[tuple[int, int]] | None, known: Rows | None) -> Iterator[Block]:
         """Yield a category's rows: of its shard these ranges (None: all), and all that wait beside it."""
-        load = self.catalog.load(category)
-        waiting = self.catalog.pending(category) if load and load.pending else []
+        waiting = self._waiting(category)
         block = self.store._shard_block(self.catalog, category, known=known)
         if block is not None:
             for piece in _slices(parts):
                 yield Block(category, block.rows.take(piece), None if block.dead is None else block.dead[piece])
         elif pointer := self.catalog.pointer(category):
-            waiting = self.catalog.members(category)
+            waiting = self.store.rows(self.catalog, self.catalog.members(category))
             if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
                 self.damaged[self.store.category_id(category)] = None
-        if waiting:
-            yield Block(category, self.store.rows(self.catalog, waiting))
+        if waiting is not None:
+            yield Block(category, waiting)
+
+    def _waiting(self, category: int) -> Rows | None:
+        """Return the rows of a category that wait beside its shard. A few thousand in all are read only once."""
+        load = self.catalog.load(category)
+        if load is None or not load.pending:
+            return None
+        kept: dict[int, Rows] = self.catalog.once("waiting", dict)
+        if category not in kept:
+            rows = self.store.rows(self.catalog, self.catalog.pending(category))
+            if sum(map(len, kept.values())) + len(rows) > _KEPT:
+                return rows
+            kept[category] = rows
+        return kept[category]
 
     def homes(self, regions: Regions, images: NDArray[np.int64]) -> dict[int, list[int]]:
         """Return the blocks, by their place in ``regions``, in which each of these images can be met."""
@@ -668,9 +689,12 @@ class Snapshot:
 
     def regions(self) -> Regions:
         """Return every block of all that holds images; categories that only wait count as a block of no rows."""
+        return self.catalog.once("regions", self._regions)
+
+    def _regions(self) -> Regions:
         folded = self.store._folded_regions(self.catalog)
         known = set(folded.categories.tolist())
-        waiting = [x.category for x in self.catalog.loads() if x.category not in known and x.images]
+        waiting = [category for category in self.populated if category not in known]
         if not waiting:
             return folded
         means = [mean(self.store.rows(self.catalog, self.catalog.members(c)).features) for c in waiting]

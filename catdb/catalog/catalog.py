@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -28,6 +28,8 @@ _AXES, _PROJECTION = "axes", "projection"  # the keys of a projection, which is 
 _NEW_IN_2 = ("TABLE centroid", "INDEX image_inode", "TABLE distinct_pair")
 PAGE = 1000  # rows fetched at a time, so that no statement holds a snapshot (and the WAL) for long
 _EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
+_Read = TypeVar("_Read")
+_LISTED = "(SELECT value FROM json_each(?))"  # of a list of numbers as JSON
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
 
 _SCHEMA = """
@@ -300,20 +302,24 @@ class Catalog:
         row = self.sql.execute(statement, values).fetchone()
         return row[0] if row else None
 
-    def _once(self, name: str, read: Callable[[], Any]) -> Any:
-        """Return what ``read`` returns; in snapshots it is read once, until somebody has committed something."""
+    def once(self, name: str, read: Callable[[], _Read]) -> _Read:
+        """Return what ``read`` returns; in snapshots it is read once, until somebody has committed something.
+
+        For what follows from the catalog alone, under a name of its own, and is not changed by whoever gets it.
+        """
         if not self._in_snapshot:
             return read()
         if name not in self._read:
             self._read[name] = read()
-        return self._read[name]
+        found: _Read = self._read[name]
+        return found
 
     # --- what the database is -----------------------------------------------------------------------------------
 
     def meta(self) -> dict[str, Any]:
         """Return what the database is, by name. DatabaseDamaged where it does not know its vectors' dimension."""
         rows = "SELECT key, value FROM meta WHERE key != ?"
-        found = _Meta(self._once("meta", lambda: self.sql.execute(rows, (_AXES,)).fetchall()))
+        found = _Meta(self.once("meta", lambda: self.sql.execute(rows, (_AXES,)).fetchall()))
         if not isinstance(found["dimension"], int):
             raise DatabaseDamaged(f"{self.path}: its dimension is no number; {RESTORE}")
         return found
@@ -323,7 +329,7 @@ class Catalog:
 
     def projection(self) -> int | None:
         """Return the checksum of the projection that all shards are made with; None where they hold whole vectors."""
-        found = self._one("SELECT value FROM meta WHERE key = ?", _PROJECTION)
+        found = self.once("projection", lambda: self._one("SELECT value FROM meta WHERE key = ?", _PROJECTION))
         return None if found is None else int(found)
 
     def axes(self) -> bytes:
@@ -393,7 +399,7 @@ class Catalog:
     # --- images -------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        return int(self._once("count", lambda: self._one("SELECT count(*) FROM image")))  # reads an index: 1M in 20 ms
+        return int(self.once("count", lambda: self._one("SELECT count(*) FROM image")))  # reads an index: 1M in 20 ms
 
     def count_of(self, root: int) -> int:
         return int(self._one("SELECT count(*) FROM image WHERE root = ?", root))
@@ -419,6 +425,10 @@ class Catalog:
 
     def image(self, image: int) -> Image | None:
         return next(self._images("WHERE id = ?", (image,)), None)
+
+    def images_at(self, ids: Sequence[int]) -> dict[int, Image]:
+        """Return images by id; those that are not there are left out."""
+        return {image.id: image for image in self._images(f"WHERE id IN {_LISTED}", (json.dumps(list(ids)),))}
 
     def copies(self) -> list[list[Image]]:
         """Return the images whose files hold the same content as another's, by content, oldest first."""
@@ -446,12 +456,15 @@ class Catalog:
 
     def _images(self, where: str, values: tuple[Any, ...]) -> Iterator[Image]:
         columns = "id, root, path, size, mtime_ns, inode, digest, width, height"
-        for row in self.sql.execute(f"SELECT {columns} FROM image {where}", values).fetchall():
-            members = self.sql.execute(
-                "SELECT category, probability FROM member WHERE image = ? ORDER BY rank", (row[0],)
-            ).fetchall()
-            categories, probabilities = zip(*members, strict=True) if members else ((), ())
-            number, root, path, size, mtime_ns, inode, digest, width, height = row
+        rows = self.sql.execute(f"SELECT {columns} FROM image {where}", values).fetchall()
+        members: dict[int, list[tuple[int, float]]] = {row[0]: [] for row in rows}
+        for image, category, probability in self.sql.execute(
+            f"SELECT image, category, probability FROM member WHERE image IN {_LISTED} ORDER BY image, rank",
+            (json.dumps(list(members)),),
+        ):
+            members[image].append((category, probability))
+        for number, root, path, size, mtime_ns, inode, digest, width, height in rows:
+            categories, probabilities = zip(*members[number], strict=True) if members[number] else ((), ())
             stamp = as_stamp(size, mtime_ns, inode)
             yield Image(number, root, path, stamp, digest, width, height, categories, probabilities)
 
@@ -587,7 +600,7 @@ class Catalog:
     def places_of(self, inodes: Collection[int], *, failures: bool) -> list[tuple[int, bytes]]:
         """Return (root, path) of the images, or of the failures, whose files have one of these inodes. Reads all."""
         wanted = json.dumps([(inode + 2**63) % 2**64 - 2**63 for inode in inodes])
-        statement = "SELECT root, path FROM {} WHERE inode IN (SELECT value FROM json_each(?))"
+        statement = "SELECT root, path FROM {} WHERE inode IN " + _LISTED
         return self.sql.execute(statement.format("failure" if failures else "image"), (wanted,)).fetchall()
 
     def _below(self, statement: str, root: int, path: bytes) -> sqlite3.Cursor:
@@ -605,8 +618,7 @@ class Catalog:
         return self._loads().get(category)
 
     def _loads(self) -> dict[int, Load]:
-        found: dict[int, Load] = self._once("loads", self._read_loads)
-        return found
+        return self.once("loads", self._read_loads)
 
     def _read_loads(self) -> dict[int, Load]:
         rows = self.sql.execute(
@@ -620,10 +632,8 @@ class Catalog:
 
     def pointer(self, category: int) -> Pointer | None:
         if self._in_snapshot:
-            found: dict[int, Pointer] = self._once(
-                "pointers", lambda: {known.category: known for known in self.pointers()}
-            )
-            return found.get(category)
+            known = self.once("pointers", lambda: {pointer.category: pointer for pointer in self.pointers()})
+            return known.get(category)
         row = self.sql.execute("SELECT * FROM shard WHERE category = ?", (category,)).fetchone()
         return Pointer(*row) if row else None
 
@@ -631,6 +641,9 @@ class Catalog:
         return [Pointer(*row) for row in self.sql.execute("SELECT * FROM shard ORDER BY category")]
 
     def tombstones(self, category: int) -> NDArray[np.int64]:
+        """Return the ids of the images that stand in a category's shard and are there no more, rising."""
+        if self._in_snapshot and not ((load := self.load(category)) and load.dead):
+            return np.empty(0, np.int64)
         rows = self.sql.execute("SELECT image FROM tombstone WHERE category = ? ORDER BY image", (category,))
         return np.array([image for (image,) in rows], np.int64)
 
@@ -702,7 +715,7 @@ class Catalog:
     def folded(self) -> tuple[int, int, int]:
         """Return what is another one as soon as a shard is: of what is read of all shards, that it is still true."""
         statement = "SELECT count(*), ifnull(max(generation), 0), ifnull(sum(generation), 0) FROM shard"
-        count, last, total = self._once("folded", lambda: self.sql.execute(statement).fetchone())
+        count, last, total = self.once("folded", lambda: self.sql.execute(statement).fetchone())
         return int(count), int(last), int(total)
 
     def centroids(self) -> list[Centroid]:
