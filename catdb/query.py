@@ -7,7 +7,7 @@ query ─ look up, or decode and embed ─▶ Point(vector, its own categories),
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -357,13 +357,13 @@ class _Way:
         self._alone = only.category is not None
         self._most = 1 if self._alone else len(self.populated) + sum(c not in self.populated for c in set(self._own))
         self._regions: search.Regions | None = None
-        self._order: NDArray[np.int64] | None = None
+        self._nearest: Callable[[int], NDArray[np.int64]] | None = None
         self.widened, self.centroids, self.probed = False, 0, set[int]()
         target = None if reach.exact or only.category is not None else reach.recall
         known = recall(snapshot, self.total) if target and target < 1 else None
         if target and known:
             self._regions = snapshot.regions()
-            self._order = self._regions.ordered(self.vector)
+            self._nearest = self._regions.nearest(self.vector)
             self._count = known.blocks_for(target, len(self._regions))
             self.centroids = len(self._regions)
         else:  # of so few images, or of one category, everything is what a target asks for
@@ -371,8 +371,8 @@ class _Way:
 
     def blocks(self) -> Iterator[search.Block]:
         """Yield what is to be compared now, and say by ``probed`` which categories that is in."""
-        if self._regions is not None and self._order is not None:
-            chosen = self._order[: self._count]
+        if self._regions is not None and self._nearest is not None:
+            chosen = self._nearest(self._count)
             self.probed = set(self._regions.categories[chosen].tolist())
             return self._snapshot.parts(self._regions, chosen)
         if self._count >= self._most:
@@ -388,9 +388,9 @@ class _Way:
 
     def widen(self) -> bool:
         """Go further the next time; say whether there is anything left."""
-        if self._count >= (self._most if self._order is None else len(self._order)):
+        if self._count >= (self._most if self._regions is None else len(self._regions)):
             return False
-        self._count = 2 * self._count if self._faster or self._order is not None else self._count + PER_IMAGE
+        self._count = 2 * self._count if self._faster or self._regions is not None else self._count + PER_IMAGE
         self.widened = True
         return True
 

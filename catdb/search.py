@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numkong
 import numpy as np
@@ -77,9 +77,10 @@ class Regions:
             np.add.at(means, place[piece], self.means[piece] * weights[piece, None])
         return categories, means / np.bincount(place, weights).astype(np.float32)[:, None]
 
-    def ordered(self, query: NDArray[np.float16]) -> NDArray[np.int64]:
-        """Return all blocks (m,) in the order in which their mean points the way of a query (d,)."""
-        return np.argsort(-similarities(self.means, query), kind="stable")
+    def nearest(self, query: NDArray[np.float16]) -> Callable[[int], NDArray[np.int64]]:
+        """Return what gives the first blocks in the order in which their mean points the way of a query (d,)."""
+        closeness, places = similarities(self.means, query), np.arange(len(self))
+        return lambda count: top(places, closeness, count)[0]
 
 
 def similarities(features: NDArray[np.float16], query: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -164,19 +165,43 @@ def _side_by_side(function: Callable[[_Item], _Found], items: Iterable[_Item]) -
     if len(first) < 2 or _THREADS == 1:
         yield from map(function, chain(first, items))
         return
-    waiting: deque[tuple[Future[_Found], _Item]] = deque()
+    waiting: deque[_Task[_Item, _Found]] = deque()
 
     def next_found() -> _Found:
-        future, item = waiting.popleft()
-        # What no other thread has begun is done by this one, which has nothing else to do.
-        return function(item) if future.cancel() else future.result()
+        task = waiting.popleft()
+        if not task.take_up():
+            while not task.is_done() and any(other.take_up() for other in waiting):
+                pass  # there was something better to do than to wait
+        return task.result()
 
     for item in chain(first, items):
-        waiting.append((_pool().submit(function, item), item))
+        waiting.append(_Task(function, item))
         if len(waiting) > _AHEAD * _THREADS:
             yield next_found()
     while waiting:
         yield next_found()
+
+
+class _Task(Generic[_Item, _Found]):
+    """A piece of work for whichever thread comes first: one of the pool, or the one that asks for its result."""
+
+    def __init__(self, function: Callable[[_Item], _Found], item: _Item) -> None:
+        self._function, self._item = function, item
+        self._future = _pool().submit(function, item)
+        self._found: list[_Found] = []
+
+    def take_up(self) -> bool:
+        """Do it in this thread, unless another has begun it; say whether it was done now."""
+        if self._found or not self._future.cancel():
+            return False
+        self._found.append(self._function(self._item))
+        return True
+
+    def is_done(self) -> bool:
+        return bool(self._found) or self._future.done()
+
+    def result(self) -> _Found:
+        return self._found[0] if self._found else self._future.result()
 
 
 @cache

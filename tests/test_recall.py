@@ -77,7 +77,7 @@ def test_a_search_by_blocks_is_brute_force_over_their_rows(collection: Store) ->
         regions = snapshot.regions()
         known = calibration.recall(snapshot, COUNT)
         assert known is not None and known.queries == 1000
-        chosen = regions.ordered(query)[: known.blocks_for(0.9, len(regions))]
+        chosen = regions.nearest(query)(known.blocks_for(0.9, len(regions)))
         blocks = list(snapshot.parts(regions, chosen))
     ids = np.concatenate([block.rows.image_ids for block in blocks])
     rows = np.concatenate([block.rows.features for block in blocks]).astype(np.float64)

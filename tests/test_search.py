@@ -233,7 +233,7 @@ def test_a_shard_is_routed_to_by_the_mean_of_all_its_rows() -> None:
     found = Regions(np.array([3, 3, 5]), np.array([0, 3, 0]), np.array([3, 1, 2]), means)
     categories, centroids = found.shards
     assert (categories.tolist(), centroids.tolist()) == ([3, 5], [[0.75, 0.25], [1.0, 0.0]])
-    assert found.ordered(np.array([0.6, 0.8], np.float16)).tolist() == [1, 0, 2]
+    assert found.nearest(np.array([0.6, 0.8], np.float16))(3).tolist() == [1, 0, 2]
 
 
 @settings(max_examples=50, deadline=None)
