@@ -76,9 +76,7 @@ def _learn(snapshot: Snapshot, count: int, images: int) -> Recall | None:
     every = [load.category for load in snapshot.catalog.loads() if load.images]
     encoding = snapshot.encoding
     nearest = search.neighbours(queries, own, snapshot.blocks(every), encoding.candidates(recalling.K))
-    if (
-        not encoding.lossless
-    ):  # its answers are ranked by whole vectors in the end, and so is what they are held against
+    if not encoding.lossless:  # then answers are ranked by whole vectors in the end, and so are these
         pairs = zip(sample, nearest, strict=True)
         nearest = np.array([_by_whole_vectors(snapshot, vector, images) for (_, vector), images in pairs], np.int64)
     homes = snapshot.homes(regions, np.unique(np.append(nearest, own)))
