@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
+from catdb.encoding import Stored, directions
+
 _LEAST = 20  # rows of a block: with fewer the centroids cost as much as the rows
 _SHARE = 0.4  # of the square root of the images
 _SAMPLE = 40  # rows for each block from which the clusters are learned
@@ -30,7 +32,7 @@ def rows_per_block(images: int) -> float:
     return max(_LEAST, _SHARE * math.sqrt(images))
 
 
-def arrange(features: NDArray[np.float16], images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def arrange(features: Stored, images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Order the rows (n, d), n >= 1, of a shard of a database with so many ``images``.
 
     Returns the order (n,), in which the rows of each block keep their own, and the first row (b,) of each block.
@@ -45,16 +47,16 @@ def arrange(features: NDArray[np.float16], images: int) -> tuple[NDArray[np.int6
     return order, np.cumsum(sizes) - sizes
 
 
-def _cluster(features: NDArray[np.float16], count: int) -> NDArray[np.int64]:
+def _cluster(features: Stored, count: int) -> NDArray[np.int64]:
     """Return the cluster (n,) of each row."""
     chosen = np.linspace(0, len(features) - 1, min(len(features), _SAMPLE * count)).astype(np.int64)
-    sample = features[chosen].astype(np.float32)
+    sample = directions(features[chosen])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a cluster is empty is no matter
         centroids, _ = kmeans2(sample, count, iter=_ROUNDS, minit="points", rng=np.random.default_rng(0))
     lengths = (centroids**2).sum(axis=1) / 2
     labels = np.empty(len(features), np.int64)
     for start in range(0, len(features), _PIECE):
-        piece = features[start : start + _PIECE].astype(np.float32)
+        piece = directions(features[start : start + _PIECE])
         labels[start : start + _PIECE] = np.argmax(piece @ centroids.T - lengths, axis=1)  # the nearest, as vq has it
     return labels

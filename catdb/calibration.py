@@ -12,6 +12,7 @@ from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catdb import recall as recalling
 from catdb import search
@@ -73,9 +74,22 @@ def _learn(snapshot: Snapshot, count: int, images: int) -> Recall | None:
     own = np.array([image for image, _ in sample], np.int64)
     queries = np.array([snapshot.short(vector) for _, vector in sample], np.float16)
     regions = snapshot.regions()
-    nearest = search.neighbours(queries, own, snapshot.blocks(snapshot.populated), recalling.K)
+    encoding = snapshot.encoding
+    nearest = search.neighbours(queries, own, snapshot.blocks(snapshot.populated), encoding.candidates(recalling.K))
+    if not encoding.lossless:  # then answers are ranked by whole vectors in the end, and so are these
+        pairs = zip(sample, nearest, strict=True)
+        nearest = np.array([_by_whole_vectors(snapshot, vector, images) for (_, vector), images in pairs], np.int64)
     homes = snapshot.homes(regions, np.unique(np.append(nearest, own)))
     return recalling.learn(queries, nearest, homes, regions, own, images)
+
+
+def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the K images (K,) nearest to a whole vector, of some (-1 for none), best first; -1 for none."""
+    images = images[images >= 0]
+    cosines = snapshot.cosines(images.tolist(), vector)
+    sound = ~np.isnan(cosines)
+    best, _ = search.top(images[sound], cosines[sound], recalling.K)
+    return np.append(best, np.full(recalling.K - len(best), -1, np.int64))
 
 
 def chance(snapshot: Snapshot, images: int) -> Chance | None:

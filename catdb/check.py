@@ -114,7 +114,7 @@ def _disorder(store: Store, catalog: Catalog) -> Iterator[tuple[str, bool]]:
         yield from ((text, True) for text in texts)
         return
     try:
-        store.projection(catalog)
+        store.encoding(catalog)
     except DatabaseDamaged as error:
         yield _detail(error, catalog.path), True
     for rule, count in catalog.faults():
@@ -179,7 +179,7 @@ class _Record:
 
         Those are left out whose whole vector is damaged, or gone.
         """
-        if self._store.projection(self._catalog) is None:
+        if self._store.encoding(self._catalog).lossless:
             return None
         sound = [i for i in rows.image_ids.tolist() if self._catalog.vector(i) is not None and i not in self.problems]
         found: dict[int, int] = {}
@@ -228,7 +228,7 @@ def _category(store: Store, catalog: Catalog, record: _Record, load: Load) -> It
     if pointer:
         kind, where = "shard", store.file(category, pointer.generation)
         try:
-            rows = store.load(pointer, store.projection(catalog), afresh=True)
+            rows = store.load(pointer, store.encoding(catalog), afresh=True)
         except (ShardDamaged, OSError) as error:
             if store.is_current(pointer):  # a long check may outlive one that is replaced meanwhile
                 yield _Found(category, Problem(kind, where, _detail(error, where)))
@@ -276,11 +276,12 @@ def _detail(error: Exception, where: str) -> str:
 def _restore(store: Store, catalog: Catalog, image: int) -> bool:
     """Take a damaged vector back from a shard, or delete its image where none holds it whole; say which."""
     size = 2 * int(catalog.meta()["dimension"])
-    known = catalog.image(image) if store.projection(catalog) is None else None  # short rows cannot give it back
+    encoding = store.encoding(catalog)
+    known = catalog.image(image) if encoding.lossless else None  # other rows cannot give it back
     for category in known.categories if known else ():
         pointer = catalog.pointer(category)
         with suppress(ShardDamaged, OSError):
-            rows = store.load(pointer) if pointer else None
+            rows = store.load(pointer, encoding) if pointer else None
             if rows is None or image not in rows.image_ids:
                 continue
             vector = rows.features[np.flatnonzero(rows.image_ids == image)[0]]

@@ -25,6 +25,7 @@ from catdb.backbones.table import GRAPH
 from catdb.backup import Backup
 from catdb.catalog import Catalog, is_forgotten, is_removed
 from catdb.check import Check
+from catdb.encoding import STORES, store_of
 from catdb.errors import (
     BackboneMismatch,
     DatabaseNotFound,
@@ -84,6 +85,7 @@ class Info:
     dimension: int
     dimensions: int | None  # to which shards are to shorten vectors, None where they are to hold them whole
     shortened: bool  # whether they do so already
+    store: str  # the numbers that shards hold: "float16" or "int8"
     format: int
     created: float
     roots: tuple[RootInfo, ...]
@@ -118,6 +120,7 @@ class Database:
         engine: str = "auto",
         precision: str = "auto",
         dimensions: int | None = None,
+        store: str | None = None,
         wait: float = 10.0,
         notice: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -127,7 +130,8 @@ class Database:
         ("imagenet" or a file) are for a new database; an existing one raises BackboneMismatch where they are not its
         own. ``engine`` ("openvino", "tensorflow") and ``precision`` ("f32", "bf16") say what runs the network, see
         :class:`~catdb.backbones.Recipe`. ``dimensions`` (of a new database; an existing one keeps to its own) has the
-        shards hold vectors shortened to so many, see :mod:`catdb.projection`. ``wait``: seconds to wait for another
+        shards hold vectors shortened to so many, see :mod:`catdb.projection`, and ``store`` ("int8", likewise) has them
+        hold a byte for each number instead of two, see :mod:`catdb.encoding`. ``wait``: seconds to wait for another
         writer. ``notice`` is told in a line what takes long.
 
         Raises DatabaseNotFound (mode "r"), DatabaseDamaged, BackboneUnknown, and StorageError where the path is a file
@@ -135,10 +139,12 @@ class Database:
         """
         if mode not in ("a", "r"):
             raise ValueError(f"mode is {mode!r}: it is 'a' to read and write, or 'r' to read")
+        if store not in (None, *STORES):
+            raise ValueError(f"store is {store!r}: it is {' or '.join(map(repr, STORES))}")
         self.path = absolute(path)
         self._store = Store(self.path, writable=mode == "a", wait=wait)
         self._notice = notice
-        self._dimensions = dimensions
+        self._dimensions, self._stored = dimensions, store
         self._engine: Engine
         running = Recipe(engine=engine, precision=precision)
         exists = self._store.exists()
@@ -175,6 +181,10 @@ class Database:
             kept = meta.get("dimensions")
             has = f"keeps {kept} dimensions" if kept else "keeps whole vectors"
             raise BackboneMismatch(f"{self.path} {has}: leave --dimensions out, or build another database")
+        if self._stored not in (None, store_of(meta)):
+            raise BackboneMismatch(
+                f"{self.path} keeps {store_of(meta)} numbers: leave --store out, or build another database"
+            )
         if meta["graph"] != GRAPH:
             raise BackboneMismatch(
                 f"{self.path} was built by another version of {own} in catdb: build a new one from the images"
@@ -253,6 +263,7 @@ class Database:
                 ),
                 dimensions=meta.get("dimensions"),
                 shortened=catalog.projection() is not None,
+                store=store_of(meta),
                 cache=backbones.cached(meta["backbone"], meta["weights_sha256"]),
                 excludes=tuple(catalog.excludes()),
                 watcher=Lock.of_watcher(self.path).holder(),
@@ -558,15 +569,15 @@ class Database:
             "precision": embedder.precision,
             "dimension": embedder.dimension,
             "dimensions": self._dimensions,
+            "store": self._stored or STORES[0],
             "created": time.time(),
             "catdb": version("catdb"),
         }
         self._store.create(meta, [(category.id, category.name) for category in embedder.categories])
         with self._store.snapshot() as snapshot:
             found = snapshot.catalog.meta()
-        if any(
-            found[name] != meta[name] for name in ("backbone", "weights_sha256", "graph", "dimension", "dimensions")
-        ):
+        properties = ("backbone", "weights_sha256", "graph", "dimension", "dimensions", "store")
+        if any(found[name] != meta[name] for name in properties):
             raise BackboneMismatch(
                 f"{self.path} was made by another process meanwhile, with {found['backbone']}; run it again"
             )

@@ -47,10 +47,10 @@ def measure(
         chosen = snapshot.catalog.sample(sample, _SEED)
         own = np.array([image for image, _ in chosen], np.int64)
         every = snapshot.populated
-        queries = np.array([snapshot.short(vector) for _, vector in chosen], np.float16)
-        shortened = snapshot.projection is not None
-        nearest = [] if shortened else search.neighbours(queries, own, snapshot.blocks(every), k).tolist()
-    if shortened:  # its answers are ranked by whole vectors in the end, and so is what they are held against
+        lossless = snapshot.encoding.lossless
+        queries = np.array([vector for _, vector in chosen], np.float16)
+        nearest = search.neighbours(queries, own, snapshot.blocks(every), k).tolist() if lossless else []
+    if not lossless:  # its answers are ranked by whole vectors in the end, and so is what they are held against
         nearest = [_exact(store, image, k) for image in own.tolist()]
     exact = dict(zip(own.tolist(), nearest, strict=True))
     ways = list(_ways(k))

@@ -27,7 +27,6 @@ from catdb.scores import Chance
 from catdb.store import Snapshot, Store
 
 Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
-_CANDIDATES = 8  # times as many images are taken from shards of shortened vectors, and compared again by whole ones
 _TOGETHER = 32  # query images embedded in one pass
 
 
@@ -172,8 +171,7 @@ def answer_text(store: Store, engine: Engine, text: str, reach: Reach, without: 
     with store.snapshot() as snapshot:
         meant = questions.meaning(text, names, snapshot.populated)
         categories, means = snapshot.regions().shards
-        projection = snapshot.projection
-        centroids = dict(zip(categories.tolist(), projection.back(means) if projection else means, strict=True))
+        centroids = dict(zip(categories.tolist(), snapshot.encoding.back(means), strict=True))
     point = questions.of_categories({category: centroids[category] for category in meant.categories})
     reach = replace(reach, probes=max(reach.probes, len(meant.categories)))  # all that it means
     result = _nearest(store, None, questions.without(point, away), reach)
@@ -324,22 +322,18 @@ def _nearest(store: Store, label: str | None, point: Point, reach: Reach) -> Res
 def _search(snapshot: Snapshot, point: Point, reach: Reach) -> tuple[search.Hits, _Way]:
     """Search as far as is asked for, and further where nothing is there to be compared."""
     way = _Way(snapshot, point, reach)
-    shortened = snapshot.projection is not None
-    depth = _CANDIDATES * reach.k if shortened else reach.k
+    encoding = snapshot.encoding
+    row, depth = encoding.rows(point.vector[None])[0], encoding.candidates(reach.k)
     while True:
-        hits = search.nearest(way.vector, way.admits.blocks(way.blocks()), depth)
+        hits = search.nearest(row, way.admits.blocks(way.blocks()), depth)
         if hits.scanned >= way.enough or not way.widen():
-            return _by_whole_vectors(snapshot, point.vector, hits, reach.k) if shortened else hits, way
+            return hits if encoding.lossless else _by_whole_vectors(snapshot, point.vector, hits, reach.k), way
 
 
 def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: search.Hits, k: int) -> search.Hits:
-    """Return the k best of hits by their whole vectors. One that is damaged keeps what its short one says."""
-    found = hits.similarities.copy()
-    for place, image in enumerate(hits.image_ids.tolist()):
-        whole = snapshot.catalog.vector(image)
-        if whole is not None:
-            found[place] = search.similarities(whole[None], vector)[0]
-    image_ids, best = search.top(hits.image_ids, np.clip(found, -1.0, 1.0), k)
+    """Return the k best of hits by their whole vectors. One that is damaged keeps what its row says."""
+    found = snapshot.cosines(hits.image_ids.tolist(), vector)
+    image_ids, best = search.top(hits.image_ids, np.where(np.isnan(found), hits.similarities, found), k)
     return replace(hits, image_ids=image_ids, similarities=best)
 
 

@@ -4,8 +4,9 @@ An image stands in the shard of each of its four categories, so several of the b
 row counts where it is met first, and not in the others; thus each image is compared once, and a search of all
 categories is an exact search without a second copy of the vectors.
 
-Rows are compared as they lie, by as many threads as there are cores, in pieces of which each keeps its best k. Beyond
-the rows a search holds the seen-bitmap, a byte for each image id, and for each thread a few copied rows: 1 MB.
+Rows are compared as they lie, by as many threads as there are cores, in pieces of which each keeps its best k. A query
+is of the same numbers as the rows, float16 or int8. Beyond the rows a search holds the seen-bitmap, a byte for each
+image id, and for each thread a few copied rows: 1 MB.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
+from catdb.encoding import Stored
 from catdb.shard import Rows
 
 _CHUNK = 2048  # rows compared at a time by one thread: 6 MB at d = 1536, about 0.4 ms
@@ -83,11 +85,11 @@ class Regions:
         return lambda count: top(places, closeness, count)[0]
 
 
-def similarities(features: NDArray[np.float16], query: NDArray[np.float16]) -> NDArray[np.float32]:
+def similarities(features: Stored, query: Stored) -> NDArray[np.float32]:
     """Return the cosine (b,) of rows (b, d) with a query (d,), to 2e-6 (held by a test) or better.
 
     The lengths are divided by, though rows are of unit length: rounded to float16 they are that no more, and an
-    image would not quite resemble itself. float16 rows are compared as they lie; numpy would first make a float32 copy.
+    image would not quite resemble itself. Rows are compared as they lie; numpy would first make a float32 copy.
     """
     if len(features) <= _CHUNK:
         return _similarities(features, query)
@@ -95,7 +97,7 @@ def similarities(features: NDArray[np.float16], query: NDArray[np.float16]) -> N
     return np.concatenate(list(_side_by_side(lambda piece: _similarities(piece, query), pieces)))
 
 
-def _similarities(features: NDArray[np.float16], query: NDArray[np.float16]) -> NDArray[np.float32]:
+def _similarities(features: Stored, query: Stored) -> NDArray[np.float32]:
     if not len(features):
         return np.empty(0, np.float32)
     return 1 - np.asarray(numkong.cdist(features, query[None], "angular"), np.float32).ravel()
@@ -105,12 +107,12 @@ def _similarities(features: NDArray[np.float16], query: NDArray[np.float16]) -> 
 class _Piece:
     """At most _CHUNK rows, and which of them are wanted."""
 
-    features: NDArray[np.float16]  # (n, d)
+    features: Stored  # (n, d)
     image_ids: NDArray[np.int64]  # (n,)
     wanted: NDArray[np.bool_]  # (n,)
 
 
-def nearest(query: NDArray[np.float16], blocks: Iterable[Block], k: int) -> Hits:
+def nearest(query: Stored, blocks: Iterable[Block], k: int) -> Hits:
     """Return the k images nearest to a unit query (d,) in blocks, each compared once though several may hold it."""
     best_ids, best = np.empty(0, np.int64), np.empty(0, np.float32)
     scanned, rows = 0, 0
@@ -152,7 +154,7 @@ def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
         yield batch
 
 
-def _best(batch: Sequence[_Piece], query: NDArray[np.float16], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _best(batch: Sequence[_Piece], query: Stored, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the best k of the wanted rows."""
     image_ids = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
     return top(image_ids, np.concatenate([_compare(piece.features, piece.wanted, query) for piece in batch]), k)
@@ -227,16 +229,14 @@ def _first_met(
     return seen, fresh
 
 
-def _compare(
-    features: NDArray[np.float16], wanted: NDArray[np.bool_], query: NDArray[np.float16]
-) -> NDArray[np.float32]:
+def _compare(features: Stored, wanted: NDArray[np.bool_], query: Stored) -> NDArray[np.float32]:
     """Return the similarities of the wanted rows only, in their order; at most _CHUNK rows (b, d)."""
     count = int(np.count_nonzero(wanted))
     if count >= _FEW * len(wanted):
         found = _similarities(features, query)
         return found if count == len(wanted) else found[wanted]
     chosen = np.flatnonzero(wanted)
-    copied = np.empty((min(count, _COPIED), features.shape[1]), np.float16)
+    copied = np.empty((min(count, _COPIED), features.shape[1]), features.dtype)
     found = np.empty(count, np.float32)
     for start in range(0, count, _COPIED):
         part = chosen[start : start + _COPIED]

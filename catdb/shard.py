@@ -1,12 +1,13 @@
 """One category's immutable HDF5 file. The secret kept here is HDF5.
 
-Format 1. A shard is a pure function of its rows, byte for byte (for one version of the HDF5 library), so that it
-can always be rebuilt from the catalog. It is made in memory, written once with plain system calls and never touched
-again; libhdf5 never writes to a disk. Root attributes ``format`` (1) and ``category`` (the id); three datasets, each
-contiguous, without filters:
+Formats 1 and 2. A shard is a pure function of its rows, byte for byte (for one version of the HDF5 library), so that
+it can always be rebuilt from the catalog. It is made in memory, written once with plain system calls and never touched
+again; libhdf5 never writes to a disk. Root attributes ``format`` (1 or 2) and ``category`` (the id); three datasets,
+each contiguous, without filters:
 
 ========== ======= ====== ===========================================================================
-features   float16 (n, d) unit rows, block by block (see catdb.blocks), in each in rising order of image id
+features   float16 (n, d) format 1: unit rows, block by block (see catdb.blocks), in each in rising order of image id
+  "        int8    (n, d) format 2: rows of which the length says nothing (see catdb.encoding), in the same order
 image_id   int64   (n,)   the catalog's image ids
 categories int32   (n, 4) all categories of the row's image, as catalog numbers, most probable first
 ========== ======= ====== ===========================================================================
@@ -38,17 +39,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdb.checksum import checksum_of
+from catdb.encoding import Stored
 from catdb.errors import ShardDamaged
 
-FORMAT = 1
+FORMATS = {"float16": 1, "int8": 2}  # by what the features are
 WIDTH = 4  # categories of a row, at most
 _PIECE = 1 << 20  # bytes copied at a time
 _APART = 4 << 20  # bytes between two pages of which is asked whether they are in memory
-_COLUMNS: dict[str, np.dtype[Any]] = {
-    "features": np.dtype("<f2"),
-    "image_id": np.dtype("<i8"),
-    "categories": np.dtype("<i4"),
-}
+_COLUMNS = ("features", "image_id", "categories")
 _TICK = 2.0  # seconds that a file system may count as one: FAT's; others need some milliseconds
 _CAUTIOUS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_NOFOLLOW"))
 
@@ -57,7 +55,7 @@ _CAUTIOUS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_
 class Rows:
     """Rows of a shard; views of one memory map of the file when :func:`load` made them."""
 
-    features: NDArray[np.float16]  # (n, d)
+    features: Stored  # (n, d)
     image_ids: NDArray[np.int64]  # (n,)
     categories: NDArray[np.int32]  # (n, 4)
 
@@ -69,17 +67,19 @@ class Rows:
         return Rows(self.features[which], self.image_ids[which], self.categories[which])
 
 
+def _types(store: str) -> dict[str, np.dtype[Any]]:
+    """Return the type of each column where the features are float16, or int8."""
+    return dict(zip(_COLUMNS, (np.dtype(store).newbyteorder("<"), np.dtype("<i8"), np.dtype("<i4")), strict=True))
+
+
 def encode(category: str, rows: Rows) -> bytes:
     """Return the file that holds these rows of this category. Takes about three times its size in memory."""
     with h5py.File.in_memory(libver="earliest", alignment_threshold=256, alignment_interval=64) as file:
-        file.attrs["format"] = FORMAT
+        file.attrs["format"] = FORMATS[rows.features.dtype.name]
         file.attrs["category"] = category
-        for name, data in (
-            ("features", rows.features),
-            ("image_id", rows.image_ids),
-            ("categories", rows.categories),
-        ):
-            file.create_dataset(name, data=np.asarray(data, _COLUMNS[name]), track_times=False)
+        types = _types(rows.features.dtype.name)
+        for name, data in zip(_COLUMNS, (rows.features, rows.image_ids, rows.categories), strict=True):
+            file.create_dataset(name, data=np.asarray(data, types[name]), track_times=False)
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -169,17 +169,17 @@ def verify(file: File, size: int, expected: int) -> None:
         raise ShardDamaged(f"{file.path}: its checksum is not the one that was written")
 
 
-def load(file: File, category: str, dimension: int) -> Rows:
-    """Map a verified shard into memory.
+def load(file: File, category: str, dimension: int, store: str = "float16") -> Rows:
+    """Map a verified shard into memory. ``store``: what its features are to be, by the name in :data:`FORMATS`.
 
-    Raises ShardDamaged where it is no shard of this category and dimension in the format above (one without rows is
-    none: such a category has no file). The rows outlive the closing of the file.
+    Raises ShardDamaged where it is no shard of this category and dimension in that format (one without rows is none:
+    such a category has no file). The rows outlive the closing of the file.
     """
     try:
         whole = _map(file)
         with h5py.File(file.raw, "r") as root:
-            _require_shard(root, category)
-            features, image_ids, categories = (_view(whole, root, name) for name in _COLUMNS)
+            _require_shard(root, category, FORMATS[store])
+            features, image_ids, categories = (_view(whole, root, *column) for column in _types(store).items())
         count = len(image_ids)
         if (features.shape, image_ids.shape, categories.shape) != ((count, dimension), (count,), (count, WIDTH)):
             raise ValueError(f"{features.shape} features and {categories.shape} categories of {count} images")
@@ -233,7 +233,7 @@ def _map(file: File) -> memoryview:
     return memoryview(whole).toreadonly()
 
 
-def _require_shard(root: h5py.File, category: str) -> None:
+def _require_shard(root: h5py.File, category: str, number: int) -> None:
     """Raise ValueError unless the file holds three objects by hard links and its two attributes, and nothing else."""
     links = {name: type(root.get(name, getlink=True)) for name in root}
     if links != dict.fromkeys(_COLUMNS, h5py.HardLink) or root.userblock_size:
@@ -244,17 +244,17 @@ def _require_shard(root: h5py.File, category: str) -> None:
         or any(attribute.shape != () for attribute in names.values())
         or names["format"].get_type() != h5py.h5t.STD_I64LE
         or h5py.check_string_dtype(names["category"].dtype) is None
-        or (root.attrs["format"], root.attrs["category"]) != (FORMAT, category)
+        or (root.attrs["format"], root.attrs["category"]) != (number, category)
     ):
-        raise ValueError(f"not a shard of {category} in format {FORMAT}")
+        raise ValueError(f"not a shard of {category} in format {number}")
 
 
-def _view(whole: memoryview, root: h5py.File, name: str) -> NDArray[Any]:
+def _view(whole: memoryview, root: h5py.File, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """View one dataset, or raise ValueError where it is anything but a plain contiguous array of its type.
 
     How it is stored is asked first: the mere shape of a virtual dataset may make HDF5 look into other files.
     """
-    dataset, dtype = h5py.h5o.open(root.id, name.encode()), _COLUMNS[name]
+    dataset = h5py.h5o.open(root.id, name.encode())
     plan = dataset.get_create_plist() if isinstance(dataset, h5py.h5d.DatasetID) else None
     if (
         plan is None

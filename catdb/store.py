@@ -29,7 +29,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from queue import Empty, SimpleQueue
 
@@ -40,6 +40,7 @@ from catdb import shard
 from catdb.blocks import arrange
 from catdb.catalog import Catalog, Centroid, Load, Pointer, Put, Survey, clear_errors, is_removed
 from catdb.checksum import checksum
+from catdb.encoding import STORES, Encoding, Stored, directions, store_of
 from catdb.errors import (
     CatdbError,
     DatabaseDamaged,
@@ -50,8 +51,8 @@ from catdb.errors import (
 )
 from catdb.images import Stamp
 from catdb.lock import Lock
-from catdb.projection import Projection, fit, unpack
-from catdb.search import Block, Regions
+from catdb.projection import fit, unpack
+from catdb.search import Block, Regions, similarities
 from catdb.shard import Rows
 
 CATALOG = "catalog.sqlite"
@@ -111,7 +112,7 @@ class Store:
         self._known: dict[int, _Known] = {}  # by category: the one file of it that is sound
         self._folded: tuple[int, int, int] | None = None  # when it was looked whether those are still in use
         self._dimension = 0
-        self._projection: tuple[int, Projection] | None = None  # by its checksum
+        self._encoding: tuple[tuple[int | None, str], Encoding] | None = None  # by its projection's checksum
         self._categories: list[tuple[str, str]] = []
         self._regions: tuple[tuple[int, int, int], Regions] | None = None
 
@@ -244,7 +245,7 @@ class Store:
         """Take nothing for granted that was learnt of a database that is there no more."""
         self._lock.clean = False
         self._known = {}
-        self._projection = None
+        self._encoding = None
         self._categories = []
 
     def _recover(self, catalog: Catalog) -> None:
@@ -315,16 +316,17 @@ class Store:
             raise DatabaseDamaged(f"{self.path}: there is no category {category}; run catdb check --repair")
         return names[category][0]
 
-    # --- shortening ---------------------------------------------------------------------------------------------
+    # --- from vectors to rows -----------------------------------------------------------------------------------
 
-    def projection(self, catalog: Catalog) -> Projection | None:
-        """Return the projection with which every shard of a catalog is made; None where they hold whole vectors."""
-        number = catalog.projection()
-        if number is None:
-            return None
-        known = self._projection
-        if known is None or known[0] != number:
-            known = self._projection = number, unpack(catalog.axes(), catalog.meta()["dimension"])
+    def encoding(self, catalog: Catalog) -> Encoding:
+        """Return how the rows of every shard of a catalog are made of its vectors. Raises DatabaseDamaged."""
+        number, kind = catalog.projection(), store_of(catalog.meta())
+        if kind not in STORES:
+            raise DatabaseDamaged(f"{self.path}: shards of {kind}, which this version of catdb does not know")
+        known = self._encoding
+        if known is None or known[0] != (number, kind):
+            projection = None if number is None else unpack(catalog.axes(), catalog.meta()["dimension"])
+            known = self._encoding = (number, kind), Encoding(projection, kind)
         return known[1]
 
     def refit(self, *, force: bool = False) -> bool:
@@ -338,7 +340,7 @@ class Store:
             least = dimensions if force else max(FIT_LEAST, 10 * dimensions)
             if not dimensions or count < least or (before is not None and not force):
                 return False
-            pieces = (self.recorded(catalog, images).features for images in catalog.spread(FIT_SAMPLE))
+            pieces = (self.vectors(catalog, images) for images in catalog.spread(FIT_SAMPLE))
             made = fit(pieces, dimension, dimensions)
         with self.writing() as catalog, catalog.transaction():
             if catalog.projection() == before:  # else another process has fitted one meanwhile
@@ -431,22 +433,20 @@ class Store:
         )
         return rows.take(np.argsort(rows.image_ids))
 
-    def recorded(self, catalog: Catalog, images: Sequence[int]) -> Rows:
-        """Return the rows of these images from the catalog, every vector checked (DatabaseDamaged)."""
+    def vectors(self, catalog: Catalog, images: Sequence[int]) -> NDArray[np.float16]:
+        """Return the vectors (n, d) of these images, as the catalog has them, every one checked (DatabaseDamaged)."""
         vectors = []
         for image in images:
             vector = catalog.vector(image)
             if vector is None:
                 raise DatabaseDamaged(f"{self.path}: the vector of image {image} is damaged; run catdb check --repair")
             vectors.append(vector)
-        dimension = len(vectors[0]) if vectors else 0
-        features = np.array(vectors, np.float16).reshape(len(vectors), dimension)
-        return Rows(features, np.array(images, np.int64), catalog.categories_of(images, shard.WIDTH))
+        return np.array(vectors, np.float16).reshape(len(vectors), catalog.meta()["dimension"])
 
     def rows(self, catalog: Catalog, images: Sequence[int]) -> Rows:
-        """Return the rows of these images as a shard holds them: those of the catalog, shortened where that is due."""
-        whole, projection = self.recorded(catalog, images), self.projection(catalog)
-        return replace(whole, features=projection.apply(whole.features)) if projection and images else whole
+        """Return the rows of these images as a shard holds them, made of the vectors of the catalog."""
+        features = self.encoding(catalog).rows(self.vectors(catalog, images))
+        return Rows(features, np.array(images, np.int64), catalog.categories_of(images, shard.WIDTH))
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -529,14 +529,14 @@ class Store:
         if pointer is None:
             return None
         try:
-            rows = known if known is not None else self.load(pointer, self.projection(catalog), afresh=afresh)
+            rows = known if known is not None else self.load(pointer, self.encoding(catalog), afresh=afresh)
         except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
         return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
 
-    def load(self, pointer: Pointer, projection: Projection | None = None, *, afresh: bool = False) -> Rows:
-        """Return the rows of a shard, which was made with a projection or without.
+    def load(self, pointer: Pointer, encoding: Encoding, *, afresh: bool = False) -> Rows:
+        """Return the rows of a shard, which must have been made with this encoding (ShardDamaged).
 
         Its bytes are checked ``afresh``, or where they were not yet, or have changed.
         """
@@ -547,8 +547,8 @@ class Store:
             return known.rows
         with shard.opened(path) as file:
             shard.verify(file, pointer.bytes, pointer.checksum)
-            dimension = len(projection.axes) if projection else self._dimension
-            rows = shard.load(file, self.category_id(category), dimension)
+            name = self.category_id(category)
+            rows = shard.load(file, name, encoding.width(self._dimension), encoding.store)
         if len(rows) != pointer.rows:
             raise ShardDamaged(f"{path}: {len(rows)} rows where {pointer.rows} were written")
         if file.stamp:
@@ -604,14 +604,23 @@ class Snapshot:
         )
 
     @property
-    def projection(self) -> Projection | None:
-        """What shortens the vectors of every block and centroid: a query is to be shortened the same way."""
-        return self.store.projection(self.catalog)
+    def encoding(self) -> Encoding:
+        """How the rows of every block are made of vectors: a query is made one the same way."""
+        return self.store.encoding(self.catalog)
 
     def short(self, vector: NDArray[np.float16]) -> NDArray[np.float16]:
-        """Return a vector (d,) as it is to be compared with blocks and centroids, shortened (D,) where they are."""
-        projection = self.projection
-        return vector if projection is None else projection.apply(vector[None])[0]
+        """Return a vector (d,) as it is to be compared with centroids, shortened (D,) where they are."""
+        short: NDArray[np.float16] = self.encoding.short(vector[None])[0]
+        return short
+
+    def cosines(self, images: Sequence[int], vector: NDArray[np.float16]) -> NDArray[np.float32]:
+        """Return the cosine (n,) of images with a vector (d,), by the catalog; NaN where it has none that is sound."""
+        found = np.full(len(images), np.nan, np.float32)
+        vectors = [self.catalog.vector(image) for image in images]
+        sound = [place for place, known in enumerate(vectors) if known is not None]
+        if sound:
+            found[sound] = similarities(np.array([vectors[place] for place in sound], np.float16), vector)
+        return np.clip(found, -1.0, 1.0)
 
     @property
     def notes(self) -> list[str]:
@@ -735,11 +744,11 @@ def in_blocks(category: int, rows: Rows, images: int) -> tuple[Rows, list[Centro
     return rows, [Centroid(category, n, a, b - a, mean(rows.features[a:b]).astype(np.float16)) for n, (a, b) in ranges]
 
 
-def mean(features: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return the mean (d,) of rows (n, d), n >= 1, a few at a time so that no float32 copy of all is made."""
+def mean(features: Stored) -> NDArray[np.float32]:
+    """Return the mean (d,) of what rows (n, d) stand for, n >= 1; a few at a time, with no float32 copy of all."""
     total = np.zeros(features.shape[1], np.float64)
     for start in range(0, len(features), 1024):
-        total += features[start : start + 1024].sum(axis=0, dtype=np.float32)
+        total += directions(features[start : start + 1024]).sum(axis=0)
     return (total / len(features)).astype(np.float32)
 
 

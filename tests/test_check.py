@@ -107,7 +107,7 @@ def test_damage_to_a_file_is_found_and_healed_byte_for_byte(store: Store, damage
     with store.snapshot() as snapshot:
         living = [image for image in rows.image_ids.tolist() if snapshot.catalog.image(image)]
         living = sorted({*living, *snapshot.catalog.members(3)})
-        assert healed == shard.encode("c3", store.recorded(snapshot.catalog, living))
+        assert healed == shard.encode("c3", store.rows(snapshot.catalog, living))
 
 
 ROWS: dict[str, Callable[[Rows], Rows]] = {

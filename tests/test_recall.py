@@ -227,5 +227,5 @@ def test_recall_of_shortened_vectors_is_held_against_whole_ones(tmp_path: Path, 
         db.compact(refit=True)
         measured = db.recall(sample=30, k=5)
         with db._store.snapshot() as snapshot:
-            assert snapshot.projection is not None
+            assert snapshot.encoding.projection is not None
     assert measured[-1].recall == measured[-1].nearest == 1.0, "the search of everything"

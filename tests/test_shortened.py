@@ -135,7 +135,7 @@ def test_answers_are_right_at_every_step_between(tmp_path: Path) -> None:
         store.fold([category])
     assert [path for path, _ in found(store, 1000)] == expected
     assert {block.rows.features.shape[1] for block in before.blocks(range(10))} == {WIDE}
-    assert before.notes == [] and before.projection is None
+    assert before.notes == [] and before.encoding.projection is None
     old.__exit__(None, None, None)
     store.close()
 
@@ -162,8 +162,8 @@ def test_it_routes_by_shortened_centroids(store: Store) -> None:
     with store.snapshot() as snapshot:
         categories, centroids = snapshot.regions().shards
         assert centroids.shape == (10, NARROW)
-        assert snapshot.projection is not None
-        short = snapshot.projection.apply(vector(1000)[None])[0].astype(np.float32)
+        assert snapshot.encoding.projection is not None
+        short = snapshot.encoding.projection.apply(vector(1000)[None])[0].astype(np.float32)
         closest = int(categories[np.argmax(centroids @ short / np.linalg.norm(centroids, axis=1))])
         members = {block.category: set(block.rows.image_ids.tolist()) for block in snapshot.blocks([closest])}
         result = answer_vector(store, vector(1000), Reach(5, probes=1))
@@ -287,8 +287,8 @@ def test_a_store_follows_when_another_process_fits_anew(store: Store) -> None:
     assert check(store).problems == ()
     assert found(store, 1000) == found(other, 1000)
     with store.snapshot() as snapshot, other.snapshot() as another:
-        assert snapshot.projection is not None and another.projection is not None
-        assert snapshot.projection.axes.tobytes() == another.projection.axes.tobytes()
+        assert snapshot.encoding.projection is not None and another.encoding.projection is not None
+        assert snapshot.encoding.projection.axes.tobytes() == another.encoding.projection.axes.tobytes()
     other.close()
 
 

@@ -982,7 +982,7 @@ def test_a_large_shard_is_folded_into_blocks_of_what_is_alike(store: Store) -> N
     assert shards(store) != before
     with store.snapshot() as snapshot:
         [whole] = snapshot.blocks([4])
-        healed, _ = in_blocks(4, store.recorded(snapshot.catalog, snapshot.catalog.members(4)), 400)
+        healed, _ = in_blocks(4, store.rows(snapshot.catalog, snapshot.catalog.members(4)), 400)
         np.testing.assert_array_equal(whole.rows.image_ids, healed.image_ids)
         np.testing.assert_array_equal(whole.rows.features, healed.features)
 

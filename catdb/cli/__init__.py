@@ -77,6 +77,7 @@ def build(
     engine: str,
     precision: str,
     dimensions: int | None,
+    store: str | None,
     wait: float,
     nice: bool,
     as_json: bool,
@@ -89,11 +90,11 @@ def build(
     if nice:
         os.nice(19)
     network = {"backbone": backbone, "weights": weights, "engine": engine, "precision": precision}
-    with open_database(db, create=True, wait=wait, dimensions=dimensions, **network) as store:
-        if not folders and not os.path.exists(os.path.join(store.path, "catalog.sqlite")):
+    with open_database(db, create=True, wait=wait, dimensions=dimensions, store=store, **network) as opened:
+        if not folders and not os.path.exists(os.path.join(opened.path, "catalog.sqlite")):
             raise click.UsageError("there is no database yet: name the folders to build it from")
         with Bar() as bar:
-            report = store.build(*folders, progress=bar, **options)
+            report = opened.build(*folders, progress=bar, **options)
     _finish(ctx, report, as_json)
 
 
@@ -228,6 +229,8 @@ def info(db: str | None, as_json: bool) -> None:
     if found.dimensions:
         when = "" if found.shortened else ", once there are enough images to learn how"
         click.echo(f"shards hold vectors shortened to {found.dimensions} dimensions{when}")
+    if found.store == "int8":
+        click.echo("shards hold int8 numbers, and what is found by those is compared again by whole vectors")
     if found.weights_sha256:
         click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
     click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")

@@ -45,6 +45,11 @@ def building(command: Command) -> Command:
             type=click.IntRange(1),
             help="Have a new database search vectors shortened to D, for less disk and memory [whole ones].",
         ),
+        click.option(
+            "--store",
+            type=click.Choice(["float16", "int8"]),
+            help="Numbers that a new database searches: int8 takes half the disk and memory [float16].",
+        ),
         click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches; remembered."),
         click.option("--include", metavar="GLOB", multiple=True, help="Take a remembered --exclude GLOB back."),
         click.option("--prune", is_flag=True, help="Drop the images of folders that seem to be away."),

@@ -142,7 +142,8 @@ def keep_in_step(
     """Do what ``catdb watch`` does and return its exit code. Raises as Database.watch does."""
     if nice:
         os.nice(19)
-    network = {name: options.pop(name) for name in ("backbone", "weights", "engine", "precision", "dimensions", "wait")}
+    creation = ("backbone", "weights", "engine", "precision", "dimensions", "store", "wait")
+    network = {name: options.pop(name) for name in creation}
     with open_database(db, create=True, **network) as store, Bar() as bar:
         if not folders and not os.path.exists(os.path.join(store.path, "catalog.sqlite")):
             raise click.UsageError("there is no database yet: name the folders to watch")

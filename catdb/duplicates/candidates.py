@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catdb.encoding import Stored
 from catdb.search import Block
 
 FLOOR = 0.7
@@ -77,7 +78,7 @@ def _seen(block: Block, left_out: NDArray[np.int64]) -> NDArray[np.bool_]:
     return seen if block.dead is None else seen & ~block.dead
 
 
-def _unit(features: NDArray[np.float16]) -> NDArray[np.float32]:
+def _unit(features: Stored) -> NDArray[np.float32]:
     wide = features.astype(np.float32)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     return np.asarray(wide / np.where(lengths > 0, lengths, 1), np.float32)
