@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from catdb import shapes
 from catdb.cli.exporting import export
 from catdb.cli.histogram import categories
 from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
-from catdb.cli.output import Bar, notice, report_troubles, say, show, summary
+from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
 from catdb.errors import CatdbError
+from catdb.words import show
 
 if TYPE_CHECKING:
     from catdb.reconcile import Report
@@ -220,7 +222,7 @@ def info(db: str | None, as_json: bool) -> None:
     with open_database(db, mode="r") as store:
         found = store.info()
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found)))
+        click.echo(json.dumps(shapes.of_info(found)))
         return
     weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
     click.echo(f"{show(found.path)}: {found.images:,} images in {found.categories} categories, {found.bytes:,} bytes")
@@ -258,7 +260,7 @@ def failures(db: str | None, as_json: bool) -> None:
     with open_database(db, mode="r") as store:
         found = store.failures()
     if as_json:
-        click.echo(json.dumps({"failures": [{"path": f.path, "reason": f.reason} for f in found]}))
+        click.echo(json.dumps(shapes.of_failures(found)))
     for failure in [] if as_json else found:
         click.echo(f"{show(failure.path)}: {show(failure.reason)}")
 

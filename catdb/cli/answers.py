@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import errno
 import json
 import os
@@ -12,12 +11,12 @@ from contextlib import contextmanager
 
 import click
 
-from catdb.cli.output import asked, closer, named, say, searched, short, show
+from catdb import shapes
+from catdb.cli.output import say
 from catdb.images import Failure
 from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
-
-_FURTHER = ("rows", "centroids", "admitted", "ceiling", "together", "without", "text", "added")
+from catdb.words import asked, closer, named, searched, shared, short, show
 
 
 def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
@@ -25,12 +24,12 @@ def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
     if isinstance(answer, Failure):
         say(f"catdb: {show(answer.path)}: {show(answer.reason)}")
         if as_json:
-            click.echo(json.dumps({"query": answer.path, "error": answer.reason}))
+            click.echo(json.dumps(shapes.of_unanswered(answer)))
         return
     for note in answer.notes:
         say(f"catdb: {note}")
     if as_json:
-        click.echo(json.dumps(as_object(answer)))
+        click.echo(json.dumps(shapes.of_result(answer)))
         return
     click.echo(f"{show(asked(answer))}\n  {named(answer.categories)}")
     for match in answer:
@@ -38,28 +37,6 @@ def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
         line = [f"{match.rank:>4}  {match.similarity:.4f}", show(match.path), shared(answer, match)]
         click.echo("  ".join([*line, likeness] if likeness else line))
     click.echo(f"  {searched(answer)}{'; added' if answer.added else ''}")
-
-
-def as_object(result: Result) -> dict[str, object]:
-    """Return a result in the shape of ``search --json``."""
-    return {
-        "query": result.query,
-        "categories": [dataclasses.asdict(category) for category in result.categories],
-        "scanned": result.scanned,
-        "total": result.total,
-        "probed": result.probed,
-        "populated": result.populated,
-        "widened": result.widened,
-        **{name: getattr(result, name) for name in _FURTHER},
-        "notes": list(result.notes),
-        "matches": [dataclasses.asdict(match) for match in result],
-    }
-
-
-def shared(result: Result, match: Match) -> str:
-    """Return the names of the categories that a query and a match have in common."""
-    own = {category.id for category in result.categories}
-    return ", ".join(category.name for category in match.categories if category.id in own)
 
 
 def require_target(path: str) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from typing import TYPE_CHECKING
 
 import click
 
+from catdb import shapes
 from catdb.cli.answers import require_target
 from catdb.cli.options import open_database
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
+from catdb.words import TIERS, copied, show
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicate, Duplicates
-
-_TIERS = {"bytes": "the same bytes", "pixels": "the same pixels", "near": "nearly the same"}
 
 
 def list_duplicates(
@@ -34,7 +33,7 @@ def list_duplicates(
     if csv_file:
         _write_csv(csv_file, found)
     if as_json:
-        click.echo(json.dumps(_as_object(found)))
+        click.echo(json.dumps(shapes.of_duplicates(found)))
     else:
         _print(found)
     return not found.unread
@@ -47,31 +46,12 @@ def mark_distinct(db: str | None, paths: tuple[str, ...], *, wait: float, as_jso
     click.echo(json.dumps({"marked": marked}) if as_json else f"{marked:,} pairs marked as distinct")
 
 
-def _as_object(found: Duplicates) -> dict[str, object]:
-    return {
-        "groups": [
-            {"tier": group.tier, "freed": group.freed, "images": [dataclasses.asdict(image) for image in group.images]}
-            for group in found.groups
-        ],
-        "unread": [{"path": failure.path, "reason": failure.reason} for failure in found.unread],
-        "images": found.images,
-        "freed": found.freed,
-        "notes": list(found.notes),
-    }
-
-
 def _print(found: Duplicates) -> None:
     for number, group in enumerate(found.groups, 1):
-        click.echo(f"{number}. {_TIERS[group.tier]}: {len(group.images)} images, {group.freed:,} bytes could be freed")
+        click.echo(f"{number}. {TIERS[group.tier]}: {len(group.images)} images, {group.freed:,} bytes could be freed")
         for image in group.images:
             click.echo(_line(image, keep=image is group.images[0]))
-    copies = sum(len(group.images) - 1 for group in found.groups)
-    tiers = [(tier, sum(group.tier == tier for group in found.groups)) for tier in _TIERS]
-    counts = ", ".join(f"{count:,} {tier}" for tier, count in tiers if count)
-    click.echo(
-        f"{len(found.groups):,} groups{f' ({counts})' if counts else ''} in {found.images:,} images: {copies:,} copies,"
-        f" {found.freed:,} bytes could be freed; nothing was deleted"
-    )
+    click.echo(copied(found))
 
 
 def _line(image: Duplicate, *, keep: bool) -> str:

@@ -7,7 +7,8 @@ import sys
 import click
 
 from catdb.cli.options import database, open_database, path_type
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
+from catdb.words import show
 
 
 @click.command(short_help="Write a table of all images, as CSV or NPZ.")

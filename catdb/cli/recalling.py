@@ -11,8 +11,9 @@ import click
 
 from catdb.cli.answers import require_target
 from catdb.cli.options import open_database
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
 from catdb.errors import PathNotFound
+from catdb.words import show
 
 if TYPE_CHECKING:
     from catdb.quality import Measured

@@ -8,7 +8,8 @@ import json
 import click
 
 from catdb.cli.options import as_json, database, open_database, path_type, waiting
-from catdb.cli.output import Bar, show
+from catdb.cli.output import Bar
+from catdb.words import show
 
 
 @click.command(short_help="Say that folders have moved, disk and all.")

@@ -12,9 +12,10 @@ import click
 
 from catdb.cli.answers import csv_lines, print_answer, require_target, write_contact_sheet
 from catdb.cli.options import open_database
-from catdb.cli.output import closer, named, say, show
+from catdb.cli.output import say
 from catdb.errors import ImageUnreadable
 from catdb.images import Failure, Unlisted, find
+from catdb.words import closer, named, show
 
 if TYPE_CHECKING:
     from catdb.database import Database

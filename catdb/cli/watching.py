@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdb.cli.options import open_database
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
 from catdb.errors import CatdbError
+from catdb.words import show
 
 if TYPE_CHECKING:
     from catdb.database import Database
