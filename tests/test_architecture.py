@@ -46,7 +46,7 @@ INWARD = {
     *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
     *("backup", "duplicates", "roots", "export", "relocate", "cli"),
 }
-SHOWING = {"cli", "web"}
+SHOWING = {"cli", "web", "report"}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -64,6 +64,8 @@ FORBIDDEN = {
     "recall": INWARD | {"images", "backbones", "catalog", "shard"},
     "export": INWARD - {"store", "roots", "export"} | {"backbones", "search", "images"},
     "relocate": INWARD - {"store", "roots", "relocate"} | {"backbones", "search"},
+    "report": INWARD | {"backbones", "catalog", "shard", "search"},
+    "whole": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "questions": INWARD | {"images", "catalog", "shard", "search"},
     "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},

@@ -140,16 +140,9 @@ def watch(ctx: click.Context, /, folders: tuple[str, ...], db: str | None, as_js
 @as_json
 @click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write the matches as CSV as well.")
 @click.option("--sheet", metavar="FILE.png", type=path_type, help="Write a contact sheet as well.")
+@click.option("--html", metavar="FILE", type=path_type, help="Write a page to keep or to send as well.")
 @click.pass_context
-def search(
-    ctx: click.Context,
-    /,
-    queries: tuple[str, ...],
-    db: str | None,
-    csv_file: str | None,
-    sheet: str | None,
-    **options: Any,
-) -> None:
+def search(ctx: click.Context, /, queries: tuple[str, ...], db: str | None, **options: Any) -> None:
     """Find the images nearest to each IMAGE, and to each image in a FOLDER; to all of them --together; or to a --text.
 
     Each match also says what share of random pairs of images of this database are less alike.
@@ -158,7 +151,8 @@ def search(
 
     if bool(queries) == (options["text"] is not None):
         raise click.UsageError("name the images to search with, or else give a --text")
-    ctx.exit(ask(queries, db, csv_file=csv_file, sheet=sheet, **options))
+    outputs = {name: options.pop(name) for name in ("as_json", "csv_file", "sheet", "html")}
+    ctx.exit(ask(queries, db, outputs=outputs, **options))
 
 
 @cli.command(short_help="Measure what searches find of what an exact one does.")
@@ -278,6 +272,7 @@ def failures(db: str | None, as_json: bool) -> None:
 @click.option("--mark-distinct", is_flag=True, help="Remember that the images at PATH PATH... are no copies.")
 @click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores].")
 @click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write a line for each image as CSV as well.")
+@click.option("--html", metavar="FILE", type=path_type, help="Write a page to keep or to send as well.")
 @waiting
 @as_json
 @click.pass_context
@@ -289,6 +284,7 @@ def duplicates(
     mark_distinct: bool,
     jobs: int | None,
     csv_file: str | None,
+    html: str | None,
     wait: float,
     as_json: bool,
 ) -> None:
@@ -298,13 +294,15 @@ def duplicates(
     """
     from catdb.cli import copies
 
-    if mark_distinct and (len(set(map(os.path.abspath, paths))) < 2 or csv_file):
-        raise click.UsageError("--mark-distinct takes two images or more, and no --csv")
+    if mark_distinct and (len(set(map(os.path.abspath, paths))) < 2 or csv_file or html):
+        raise click.UsageError("--mark-distinct takes two images or more, and no --csv or --html")
     if paths and not mark_distinct:
         raise click.UsageError("paths are for --mark-distinct; the whole database is looked through")
     if mark_distinct:
         copies.mark_distinct(db, paths, wait=wait, as_json=as_json)
-    elif not copies.list_duplicates(db, similarity=similarity, jobs=jobs, as_json=as_json, csv_file=csv_file):
+    elif not copies.list_duplicates(
+        db, similarity=similarity, jobs=jobs, as_json=as_json, csv_file=csv_file, html=html
+    ):
         ctx.exit(SOME_FAILED)
 
 

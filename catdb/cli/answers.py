@@ -6,16 +6,19 @@ import csv
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
 from catdb import shapes
-from catdb.cli.output import say
+from catdb.cli.output import Bar, say
 from catdb.images import Failure
 from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
+from catdb.reconcile import Progress
+from catdb.report import report
 from catdb.words import asked, closer, named, searched, shared, short, show
 
 
@@ -50,7 +53,30 @@ def require_target(path: str) -> None:
 
 
 @contextmanager
-def csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
+def told(
+    database: str, *, as_json: bool, csv_file: str | None, sheet: str | None, html: str | None
+) -> Iterator[Callable[[Result | Failure], None]]:
+    """Give what tells an answer on stdout, and in files, which are there when the block is left without an error."""
+    results: list[Result] = []
+    with _csv_lines(csv_file) as write, _html_page(html, database) as add:
+
+        def tell(answer: Result | Failure) -> None:
+            print_answer(answer, as_json=as_json)
+            add(answer)
+            if not isinstance(answer, Failure):
+                write(answer)
+                results.extend([answer] if sheet else [])
+
+        yield tell
+    if sheet:
+        write_contact_sheet(sheet, results)
+        say(f"contact sheet: {show(os.path.abspath(sheet))}")
+    if html:
+        say(f"page: {show(os.path.abspath(html))}")
+
+
+@contextmanager
+def _csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
     """Give what writes an answer to a CSV file, a line per match: query, rank, similarity, path, shared categories."""
     if path is None:
         yield lambda result: None
@@ -66,6 +92,24 @@ def csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
                 writer.writerow([query, match.rank, similarity, match.path, shared(result, match)])
 
         yield write
+
+
+@contextmanager
+def _html_page(path: str | None, database: str) -> Iterator[Callable[[Result | Failure], None]]:
+    """Give what adds an answer to an HTML file."""
+    if path is None:
+        yield lambda answer: None
+        return
+    with report(os.path.abspath(path), "Nearest images", database, now=time.time()) as page:
+
+        def add(answer: Result | Failure) -> None:
+            if isinstance(answer, Failure):
+                page.add_unanswered(answer)
+                return
+            with Bar() as bar:
+                page.add_answer(answer, lambda done, of: bar(Progress("drawing", done, of, 0)))
+
+        yield add
 
 
 def write_contact_sheet(path: str, results: Sequence[Result]) -> None:

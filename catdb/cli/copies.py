@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def list_duplicates(
-    db: str | None, *, similarity: float, jobs: int | None, as_json: bool, csv_file: str | None
+    db: str | None, *, similarity: float, jobs: int | None, as_json: bool, csv_file: str | None, html: str | None
 ) -> bool:
     """Find and print the groups of copies; return whether every file that was looked at could be read."""
-    if csv_file:
-        require_target(csv_file)
+    for target in filter(None, (csv_file, html)):
+        require_target(target)
     with open_database(db, mode="r") as store, Bar() as bar:
         found = store.duplicates(similarity=similarity, jobs=jobs, progress=bar)
     for note in found.notes:
@@ -32,6 +34,8 @@ def list_duplicates(
         say(f"not compared: {show(failure.path)}: {show(failure.reason)}")
     if csv_file:
         _write_csv(csv_file, found)
+    if html:
+        _write_page(html, found, store.path, jobs)
     if as_json:
         click.echo(json.dumps(shapes.of_duplicates(found)))
     else:
@@ -70,3 +74,12 @@ def _write_csv(path: str, found: Duplicates) -> None:
                 keep = "yes" if image is group.images[0] else "no"
                 size = (image.width, image.height, image.bytes)
                 writer.writerow([number, group.tier, keep, image.path, *size, f"{image.similarity:.4f}"])
+
+
+def _write_page(path: str, found: Duplicates, database: str, jobs: int | None) -> None:
+    from catdb.reconcile import Progress
+    from catdb.report import report
+
+    with report(os.path.abspath(path), "Copies", database, now=time.time(), jobs=jobs) as page, Bar() as bar:
+        page.add_copies(found, lambda done, of: bar(Progress("drawing", done, of, 0)))
+    say(f"page: {show(os.path.abspath(path))}")
