@@ -29,7 +29,7 @@ from catdb.errors import DecoderFailed, ImageUnreadable
 from catdb.images import Decoders
 from catdb.images.find import explain, open_regular
 from catdb.whole import replacing
-from catdb.words import TIERS, asked, closer, copied, percent, searched, shared, show
+from catdb.words import TIERS, asked, closer, copied, count, percent, searched, shared, show
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicate, Duplicates, Group
@@ -191,7 +191,7 @@ def _match(result: Result, match: Match, picture: Picture) -> str:
 
 
 def _group(number: int, group: Group) -> str:
-    freed = f"{len(group.images):,} images, {_size(group.freed)} could be freed"
+    freed = f"{count(len(group.images), 'image')}, {_size(group.freed)} could be freed"
     return f'<section class="group">\n<h3>{number}. <small>{freed}</small></h3>\n<ol class="grid">\n'
 
 

@@ -20,6 +20,12 @@ def show(path: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def count(number: int, noun: str) -> str:
+    """Return "1 image", "2,000 images", "2 copies"."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else several}"
+
+
 def percent(part: float) -> str:
     """Return a probability in whole percent."""
     return f"{100 * part:.0f} %" if part >= 0.005 else "<1 %"
@@ -60,10 +66,10 @@ def shared(result: Result, match: Match) -> str:
 
 def searched(result: Result) -> str:
     """Say how much of the database an answer rests on."""
-    total = f"{result.total:,} images"
+    total = count(result.total, "image")
     if result.admitted < result.total:
-        total = f"{result.admitted:,} images that the filters admit (of {result.total:,} in all)"
-    text = f"searched {result.scanned:,} of {total} in {result.probed} of {result.populated} categories"
+        total = f"{count(result.admitted, 'image')} that the filters admit (of {result.total:,} in all)"
+    text = f"searched {result.scanned:,} of {total} in {result.probed} of {count(result.populated, 'category')}"
     if result.widened and result.admitted < result.total:
         text += " (its own categories hold too few of them, so further ones were searched)"
     elif result.widened:
@@ -75,8 +81,8 @@ def copied(found: Duplicates) -> str:
     """Say how many groups of copies there are, and what they take."""
     copies = sum(len(group.images) - 1 for group in found.groups)
     tiers = [(tier, sum(group.tier == tier for group in found.groups)) for tier in TIERS]
-    counts = ", ".join(f"{count:,} {tier}" for tier, count in tiers if count)
+    each = ", ".join(f"{groups:,} {tier}" for tier, groups in tiers if groups)
     return (
-        f"{len(found.groups):,} groups{f' ({counts})' if counts else ''} in {found.images:,} images: {copies:,} copies,"
-        f" {found.freed:,} bytes could be freed; nothing was deleted"
+        f"{count(len(found.groups), 'group')}{f' ({each})' if each else ''} in {count(found.images, 'image')}:"
+        f" {count(copies, 'copy')}, {count(found.freed, 'byte')} could be freed; nothing was deleted"
     )

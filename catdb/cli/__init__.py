@@ -19,7 +19,7 @@ from catdb.cli.options import as_json, asking, building, database, open_database
 from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
 from catdb.errors import CatdbError
-from catdb.words import show
+from catdb.words import count, show
 
 if TYPE_CHECKING:
     from catdb.reconcile import Report
@@ -204,8 +204,8 @@ def add(ctx: click.Context, /, paths: tuple[str, ...], db: str | None, **options
 def remove(paths: tuple[str, ...], db: str | None, wait: float) -> None:
     """Remove images or folders from the database. The files stay, and stay out of later builds until added."""
     with open_database(db, wait=wait) as store:
-        count = store.remove(paths)
-        click.echo(f"{count:,} removed; {len(store):,} images")
+        removed = store.remove(paths)
+        click.echo(f"{removed:,} removed; {count(len(store), 'image')}")
 
 
 @cli.command()
@@ -219,19 +219,22 @@ def info(db: str | None, as_json: bool) -> None:
         click.echo(json.dumps(shapes.of_info(found)))
         return
     weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
-    click.echo(f"{show(found.path)}: {found.images:,} images in {found.categories} categories, {found.bytes:,} bytes")
+    held = f"{count(found.images, 'image')} in {count(found.categories, 'category')}, {count(found.bytes, 'byte')}"
+    click.echo(f"{show(found.path)}: {held}")
     click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
     if found.dimensions:
         when = "" if found.shortened else ", once there are enough images to learn how"
         click.echo(f"shards hold vectors shortened to {found.dimensions} dimensions{when}")
     if found.weights_sha256:
         click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
-    click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")
+    waiting = "waits" if found.pending == 1 else "wait"
+    pending, failed = count(found.pending, "membership"), count(found.failed, "file")
+    click.echo(f"{pending} {waiting} to be folded, {failed} could not be read")
     click.echo(f"watched by {show(found.watcher)}" if found.watcher else "not watched")
     for root in found.roots:
         kind = "" if root.whole else " (single files only)"
         state = "online " if root.online else "offline"
-        click.echo(f"{state}  {_when(root.reconciled):<30}  {root.images:>8,} images  {show(root.path)}{kind}")
+        click.echo(f"{state}  {_when(root.reconciled):<30}  {count(root.images, 'image'):>15}  {show(root.path)}{kind}")
     for glob in found.excludes:
         click.echo(f"excluded: {show(glob)}")
 
@@ -325,8 +328,8 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
             say(f"catdb: {line}")
         for problem in found.problems:
             click.echo(f"{problem.kind}: {show(problem.where)}: {show(problem.detail)}")
-        remedy = " are left" if repair else "; catdb check --repair"
-        click.echo("all is well" if found.ok else f"{len(found.problems):,} problems{remedy}")
+        remedy = " left" if repair else "; catdb check --repair"
+        click.echo("all is well" if found.ok else f"{count(len(found.problems), 'problem')}{remedy}")
     ctx.exit(0 if found.ok else FAILED)
 
 
@@ -341,11 +344,13 @@ def compact(db: str | None, refit: bool, wait: float, as_json: bool) -> None:
     A build leaves few of either, and they cost a search little time and no accuracy. An interrupted one goes on.
     """
     with open_database(db, wait=wait) as store, Bar() as bar:
-        count = store.compact(refit=refit, progress=bar)
+        written = store.compact(refit=refit, progress=bar)
     if as_json:
-        click.echo(json.dumps({"shards": count}))
+        click.echo(json.dumps({"shards": written}))
         return
-    click.echo(f"{count:,} shards written" if count else "0 shards written: all images are in their shards already")
+    click.echo(
+        f"{count(written, 'shard')} written" if written else "0 shards written: all images are in their shards already"
+    )
 
 
 @cli.command(short_help="Copy the database to a new folder.")
@@ -367,10 +372,8 @@ def backup(target: str, link: bool, db: str | None, as_json: bool) -> None:
         click.echo(json.dumps({**dataclasses.asdict(done), "seconds": round(done.seconds, 3)}))
         return
     linked = f" ({done.linked:,} linked)" if done.linked else ""
-    click.echo(
-        f"{show(done.path)}: {done.images:,} images, {done.shards:,} shards{linked}, {done.bytes:,} bytes"
-        f" ({done.seconds:.1f} s)"
-    )
+    held = f"{count(done.images, 'image')}, {count(done.shards, 'shard')}{linked}, {count(done.bytes, 'byte')}"
+    click.echo(f"{show(done.path)}: {held} ({done.seconds:.1f} s)")
 
 
 cli.add_command(export)

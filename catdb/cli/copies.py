@@ -14,7 +14,7 @@ from catdb import shapes
 from catdb.cli.answers import require_target
 from catdb.cli.options import open_database
 from catdb.cli.output import Bar, say
-from catdb.words import TIERS, copied, show
+from catdb.words import TIERS, copied, count, show
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicate, Duplicates
@@ -47,12 +47,13 @@ def mark_distinct(db: str | None, paths: tuple[str, ...], *, wait: float, as_jso
     """Remember that images are no duplicates of one another."""
     with open_database(db, wait=wait) as store:
         marked = store.mark_distinct(*paths)
-    click.echo(json.dumps({"marked": marked}) if as_json else f"{marked:,} pairs marked as distinct")
+    click.echo(json.dumps({"marked": marked}) if as_json else f"{count(marked, 'pair')} marked as distinct")
 
 
 def _print(found: Duplicates) -> None:
     for number, group in enumerate(found.groups, 1):
-        click.echo(f"{number}. {TIERS[group.tier]}: {len(group.images)} images, {group.freed:,} bytes could be freed")
+        freed = count(group.freed, "byte")
+        click.echo(f"{number}. {TIERS[group.tier]}: {count(len(group.images), 'image')}, {freed} could be freed")
         for image in group.images:
             click.echo(_line(image, keep=image is group.images[0]))
     click.echo(copied(found))

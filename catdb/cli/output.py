@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdb.words import show
+from catdb.words import count, show
 
 if TYPE_CHECKING:
     from catdb.reconcile import Progress, Report
@@ -43,7 +43,8 @@ def summary(report: Report) -> str:
     parts = [f"{getattr(report, name):,} {name}" for name in ("added", "changed", "moved", "removed", "unchanged")]
     rate = (report.added + report.changed) / report.seconds if report.seconds else 0
     pace = f", {rate:.1f} images/s" if report.added + report.changed >= 10 else ""
-    return f"{', '.join(parts)}, {len(report.failed):,} failed; {report.total:,} images ({report.seconds:.1f} s{pace})"
+    total = count(report.total, "image")
+    return f"{', '.join(parts)}, {len(report.failed):,} failed; {total} ({report.seconds:.1f} s{pace})"
 
 
 def report_troubles(report: Report) -> None:
@@ -52,7 +53,7 @@ def report_troubles(report: Report) -> None:
         say(f"failed: {show(failure.path)}: {show(failure.reason)}")
     for kept in report.kept:
         say(
-            f"away: {show(kept.path)}: its {kept.images:,} missing images are kept and can be searched still; "
+            f"away: {show(kept.path)}: its {count(kept.images, 'missing image')} are kept and can be searched still; "
             "catdb build --prune drops them"
         )
 
