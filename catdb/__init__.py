@@ -33,6 +33,7 @@ from catdb.errors import (
     DecoderFailed,
     EngineDrifted,
     EngineFailed,
+    ImageUnknown,
     ImageUnreadable,
     PathNotFound,
     RelocationRefused,
@@ -43,6 +44,7 @@ from catdb.errors import (
 
 if TYPE_CHECKING:
     from catdb.backup import Backup
+    from catdb.browse import ImageInfo, Page, Status
     from catdb.check import Check
     from catdb.database import Database, Info
     from catdb.duplicates import Duplicate, Duplicates, Group
@@ -63,14 +65,17 @@ _LAZY = {
     "Event": "catdb.ingest",
     "Failure": "catdb.images",
     "Group": "catdb.duplicates",
+    "ImageInfo": "catdb.browse",
     "Info": "catdb.database",
     "Match": "catdb.query",
     "Moved": "catdb.relocate",
     "Notice": "catdb.watch",
+    "Page": "catdb.browse",
     "Prediction": "catdb.query",
     "Progress": "catdb.reconcile",
     "Report": "catdb.reconcile",
     "Result": "catdb.query",
+    "Status": "catdb.browse",
     "Watch": "catdb.watch",
     "Why": "catdb.why",
 }
@@ -95,17 +100,21 @@ __all__ = [
     "Event",
     "Failure",
     "Group",
+    "ImageInfo",
+    "ImageUnknown",
     "ImageUnreadable",
     "Info",
     "Match",
     "Moved",
     "Notice",
+    "Page",
     "PathNotFound",
     "Prediction",
     "Progress",
     "RelocationRefused",
     "Report",
     "Result",
+    "Status",
     "StorageError",
     "Watch",
     "WeightsInvalid",

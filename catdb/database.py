@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Unpack
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb import backbones
+from catdb import backbones, browse
 from catdb import backup as backing_up
 from catdb import check as checking
 from catdb import export as exporting
@@ -23,6 +23,7 @@ from catdb import relocate as relocating
 from catdb.backbones import DEFAULT, PER_IMAGE, Canary, Embedder, Engine, Recipe, canonical
 from catdb.backbones.table import GRAPH
 from catdb.backup import Backup
+from catdb.browse import ImageInfo, Page, Status
 from catdb.catalog import Catalog, is_forgotten, is_removed
 from catdb.check import Check
 from catdb.encoding import STORES, store_of
@@ -38,8 +39,19 @@ from catdb.images import Decoders, Failure
 from catdb.ingest import Event
 from catdb.lock import Lock
 from catdb.mounts import filesystem, is_remote
-from catdb.query import How, Query, Reach, Result, answer, answer_text, answer_together, answer_vector
-from catdb.questions import category_named
+from catdb.query import (
+    How,
+    Query,
+    Reach,
+    Result,
+    answer,
+    answer_point,
+    answer_text,
+    answer_together,
+    answer_vector,
+    embedded,
+)
+from catdb.questions import Point, category_named
 from catdb.reconcile import Means, Progress, Report, reconcile, require
 from catdb.relocate import Moved
 from catdb.roots import Roots, absolute
@@ -266,7 +278,7 @@ class Database:
                 store=store_of(meta),
                 cache=backbones.cached(meta["backbone"], meta["weights_sha256"]),
                 excludes=tuple(catalog.excludes()),
-                watcher=Lock.of_watcher(self.path).holder(),
+                watcher=self.watcher(),
                 format=catalog.format(),
                 **{k: meta[k] for k in ("backbone", "weights_sha256", "engine", "precision", "dimension", "created")},
             )
@@ -298,6 +310,40 @@ class Database:
                 if known:
                     found.append((roots.path(known.root, known.path), probability))
             return found
+
+    def status(self) -> Status:
+        """Return how much there is, and what tells whether that has changed: what is cheap of :meth:`info`."""
+        return browse.status(self._store)
+
+    def watcher(self) -> str | None:
+        """Return the process that keeps the database in step, if one does."""
+        return Lock.of_watcher(self.path).holder()
+
+    def image(self, id: int) -> ImageInfo:
+        """Return an image by its number, as :attr:`Match.id` says it. Raises ImageUnknown."""
+        return browse.image(self._store, id)
+
+    def image_of(self, content: BinaryIO) -> ImageInfo | None:
+        """Return the oldest image whose file holds exactly what a stream does; None where there is none."""
+        return browse.image_of(self._store, content)
+
+    def images(self, *, category: str | None = None, after: str | None = None, limit: int = 100) -> Page:
+        """Return a page of the images, by folder and name; of a category (id or name) the most probable first.
+
+        ``after``: the ``next`` of the page before. Raises CategoryUnknown, and ValueError for what is no such cursor.
+        """
+        if limit < 1:
+            raise ValueError(f"limit is {limit}: it must be at least 1")
+        if category is None:
+            return browse.page(self._store, after, limit)
+        return browse.page_of(self._store, self._category_number(category), after, limit)
+
+    def open_image(self, id: int) -> BinaryIO:
+        """Open the file of an image for reading, if it lies below the folders of the database, links and all.
+
+        Raises ImageUnknown, PathNotFound where it cannot be opened, and ImageUnreadable where it lies elsewhere.
+        """
+        return browse.open_image(self._store, id)
 
     def _category_number(self, name: str) -> int:
         return category_named(name, self._store.categories())
@@ -691,6 +737,36 @@ class Database:
         The options are those of :meth:`search`.
         """
         return answer_vector(self._store, vector, self._reach(k, **how))
+
+    def search_image(self, id: int, *, k: int = 10, **how: Unpack[How]) -> Result:
+        """Return the k images most like one of the database, given by its number; it needs no network and no file.
+
+        The options are those of :meth:`search`. Raises ImageUnknown.
+        """
+        point, path = browse.point(self._store, id)
+        return answer_point(self._store, point, self._reach(k, **how), path)
+
+    def search_point(self, point: Point, *, k: int = 10, **how: Unpack[How]) -> Result:
+        """Return the k images most like what :meth:`embed` has made of an image, with the options of :meth:`search`.
+
+        Raises BackboneMismatch where the database was made anew, with another network, since this one was opened.
+        """
+        with self._store.snapshot() as snapshot:
+            meta, embedder = snapshot.catalog.meta(), self._engine.get()
+        if (meta["backbone"], meta["weights_sha256"]) != (embedder.backbone, embedder.weights_sha256):
+            raise BackboneMismatch(f"{self.path} was made anew with {meta['backbone']}: open it again")
+        return answer_point(self._store, point, self._reach(k, **how))
+
+    def load(self) -> tuple[int, int]:
+        """Load the network now, not with the first image; return the (height, width) of the pixels that it takes.
+
+        Raises WeightsNotFound, WeightsInvalid, EngineFailed and what else may be wrong with a network.
+        """
+        return self._engine.get().input_size
+
+    def embed(self, pixels: NDArray[np.uint8]) -> list[Point]:
+        """Return what one network pass makes of images (n, height, width, 3) of the size that :meth:`load` says."""
+        return embedded(self._engine, pixels)
 
     def recall(
         self, *, sample: int = 1000, k: int = 10, progress: Callable[[Progress], None] = lambda step: None

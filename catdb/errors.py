@@ -70,6 +70,10 @@ class PathNotFound(CatdbError, FileNotFoundError):
     """A file or folder that was named does not exist, or is not known to the database."""
 
 
+class ImageUnknown(CatdbError, LookupError):
+    """The database holds no image of this number."""
+
+
 class RelocationRefused(CatdbError, ValueError):
     """The images are not in the place to which they are said to have moved, or others of the database are there."""
 

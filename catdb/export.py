@@ -18,11 +18,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from typing import IO, Any
 
@@ -30,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdb.catalog import Image
-from catdb.errors import CatdbError, StorageError
 from catdb.roots import Roots
 from catdb.store import Snapshot, Store
+from catdb.whole import replacing
 
 FORMS = ("csv", "npz")
 _RANKS = 4  # categories of an image, at most
@@ -57,7 +56,7 @@ def export(
     if form not in FORMS:
         raise ValueError(f"form is {form!r}: it is one of {', '.join(FORMS)}")
     store.categories()  # raises DatabaseNotFound, before a file is made for nothing
-    with _replacing(target) if isinstance(target, str) else _lent(target) as stream, store.snapshot() as snapshot:
+    with replacing(target) if isinstance(target, str) else _lent(target) as stream, store.snapshot() as snapshot:
         table = _Table(snapshot, tell)
         (_write_csv if form == "csv" else _write_npz)(table, stream, vectors)
         return table.count
@@ -67,29 +66,6 @@ def export(
 def _lent(stream: IO[bytes]) -> Iterator[IO[bytes]]:
     yield stream
     stream.flush()
-
-
-@contextmanager
-def _replacing(path: str) -> Iterator[IO[bytes]]:
-    """Give a new file to write to, which takes its name when it is whole, and leaves nothing behind where it is not."""
-    target = os.path.realpath(path)  # a link stays one
-    if os.path.lexists(target) and not os.path.isfile(target):  # a pipe or a device cannot be replaced, a folder opened
-        with open(path, "wb") as stream:
-            yield stream
-        return
-    part = f"{target}.{secrets.token_hex(4)}.part"
-    try:
-        with open(part, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, target)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(part)
-        if isinstance(error, OSError) and not isinstance(error, CatdbError):
-            raise StorageError(f"{path}: {error.strerror or error}; nothing was exported") from error
-        raise
 
 
 class _Table:

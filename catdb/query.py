@@ -48,6 +48,7 @@ class Match:
     similarity: float
     categories: tuple[Prediction, ...]
     percentile: float | None = None  # the share of random pairs that are less alike; None of fewer than 50 images
+    id: int = 0  # of the image, in this database
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +192,9 @@ def answer_vector(store: Store, vector: NDArray[np.floating[Any]], reach: Reach)
     return _nearest(store, None, Point((values / length).astype(np.float16), ()), reach)
 
 
-def answer_point(store: Store, point: Point, reach: Reach) -> Result:
-    """Return the answer to a vector with categories of its own."""
-    return _nearest(store, None, point, reach)
+def answer_point(store: Store, point: Point, reach: Reach, label: str | None = None) -> Result:
+    """Return the answer to a vector with categories of its own. ``label``: the path of what it stands for."""
+    return _nearest(store, label, point, reach)
 
 
 def answer_image(store: Store, image: int, reach: Reach) -> tuple[search.Hits, int] | None:
@@ -225,11 +226,17 @@ def points(store: Store, engine: Engine, queries: Sequence[Query]) -> list[Point
     found: list[Any] = [_look_up(store, engine, query) for query in queries]
     new = [place for place, point in enumerate(found) if isinstance(point, np.ndarray)]
     if new:
-        embedding = engine.embed(np.stack([found[place] for place in new]))
-        for row, place in enumerate(new):
-            ranked = zip(embedding.categories[row].tolist(), embedding.probabilities[row].tolist(), strict=True)
-            found[place] = Point(embedding.features[row].astype(np.float16), tuple(ranked))
+        made = embedded(engine, np.stack([found[place] for place in new]))
+        for place, point in zip(new, made, strict=True):
+            found[place] = point
     return found
+
+
+def embedded(engine: Engine, pixels: NDArray[np.uint8]) -> list[Point]:
+    """Return the points of images (n, h, w, 3), all of one network pass."""
+    made = engine.embed(pixels)
+    rows = zip(made.features, made.categories.tolist(), made.probabilities.tolist(), strict=True)
+    return [Point(vector.astype(np.float16), tuple(zip(*ranked, strict=True))) for vector, *ranked in rows]
 
 
 def _readable(found: Iterable[Point | Failure]) -> list[Point]:
@@ -304,7 +311,7 @@ def _nearest(store: Store, label: str | None, point: Point, reach: Reach) -> Res
         matches = tuple(_matches(store, snapshot, hits, scores, only.min_similarity))
         return Result(
             query=label,
-            categories=_predictions(store, point.categories),
+            categories=predictions(store, point.categories),
             matches=matches,
             scanned=hits.scanned,
             total=way.total,
@@ -406,11 +413,12 @@ def _matches(
         image = images.get(number)
         if image is None:
             raise RuntimeError(f"{store.path}: a row of image {number}, which the same snapshot does not hold")
-        members = _predictions(store, zip(image.categories, image.probabilities, strict=True))
+        members = predictions(store, zip(image.categories, image.probabilities, strict=True))
         percentile = scores.percentile(similarity) if scores else None
-        yield Match(rank, roots.path(image.root, image.path), similarity, members, percentile)
+        yield Match(rank, roots.path(image.root, image.path), similarity, members, percentile, number)
 
 
-def _predictions(store: Store, ranked: Iterable[tuple[int, float]]) -> tuple[Prediction, ...]:
+def predictions(store: Store, ranked: Iterable[tuple[int, float]]) -> tuple[Prediction, ...]:
+    """Return categories, given by number with their probabilities, under their names."""
     names = store.categories()
     return tuple(Prediction(*names[category], probability) for category, probability in ranked)

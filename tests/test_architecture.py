@@ -46,6 +46,7 @@ INWARD = {
     *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
     *("backup", "duplicates", "roots", "export", "relocate", "cli"),
 }
+SHOWING = {"cli", "web", "report"}
 FORBIDDEN = {
     "images": INWARD | {"backbones", "catalog", "shard", "search"},
     "backbones": INWARD | {"images", "catalog", "shard", "search"},
@@ -63,6 +64,8 @@ FORBIDDEN = {
     "recall": INWARD | {"images", "backbones", "catalog", "shard"},
     "export": INWARD - {"store", "roots", "export"} | {"backbones", "search", "images"},
     "relocate": INWARD - {"store", "roots", "relocate"} | {"backbones", "search"},
+    "report": INWARD | {"backbones", "catalog", "shard", "search"},
+    "whole": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "questions": INWARD | {"images", "catalog", "shard", "search"},
     "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
@@ -141,8 +144,16 @@ def test_only_the_facade_knows_the_watch_and_only_when_it_is_asked_to() -> None:
     assert (done.stdout, done.stderr) == ("False False\n", "")
 
 
-def test_errors_know_nothing() -> None:
-    assert rooms(HOME / "errors.py") == set()
+@pytest.mark.parametrize("module", ["errors", "shapes", "words"])
+def test_what_everyone_may_know_knows_nothing(module: str) -> None:
+    """Shapes and words are of values: what shows them needs no database for it, and no library."""
+    assert {full.split(".")[0] for full in imports(HOME / f"{module}.py")} <= set(sys.stdlib_module_names)
+
+
+def test_only_those_who_show_know_the_words_and_shapes() -> None:
+    for module in MODULES:
+        if rooms(module) & {"shapes", "words"}:
+            assert name(module).split(".")[0] in SHOWING, name(module)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name)

@@ -469,7 +469,7 @@ def test_build_takes_the_database_from_the_environment(photos: Path, tmp_path: P
 def test_info_in_words_and_as_json(here: Path) -> None:
     lines = clean(call("info")).stdout.splitlines()
     assert lines[1] == "backbone classic, 502 dimensions (classic, f32)" or lines[1].startswith("backbone classic, ")
-    assert lines[2] == "0 memberships wait to be folded, 1 files could not be read"
+    assert lines[2] == "0 memberships wait to be folded, 1 file could not be read"
     assert lines[3] == "not watched"
     assert re.fullmatch(r"online +reconciled \d{4}-\d\d-\d\d \d\d:\d\d:\d\d +9 images  (.+)", lines[4])
     assert lines[4].endswith(f"  {here}/photos")

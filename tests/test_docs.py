@@ -42,7 +42,7 @@ def test_every_block_of_the_readme_is_of_a_kind_that_a_test_runs() -> None:
 def test_the_commands_of_the_readme_run(pictures: Path) -> None:
     block, _ = blocks("console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
-    assert len(commands) == 19
+    assert len(commands) == 20
     for command in commands:
         words = shlex.split(command, comments=True)
         if words[:2] == ["catdb", "build"]:
@@ -52,6 +52,8 @@ def test_the_commands_of_the_readme_run(pictures: Path) -> None:
         assert done.returncode == 0, (command, done.stderr)
     assert Path("found.png").stat().st_size > 10_000
     assert len(Path("found.csv").read_text().splitlines()) > 1
+    assert "data:image/jpeg" in Path("found.html").read_text()
+    assert Path("copies.html").read_text().endswith("</html>\n")
 
 
 def test_the_watching_of_the_readme_runs(pictures: Path) -> None:

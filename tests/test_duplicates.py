@@ -503,7 +503,7 @@ def test_the_command_prints_lines_json_and_csv(album: Path, indexed: Database, t
 def test_the_command_marks_and_says_what_is_wrong(album: Path, indexed: Database) -> None:
     at = ("--db", indexed.path)
     done = run("duplicates", *at, "--mark-distinct", album / "0.jpg", album / "copies" / "0 half.png")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1 pairs marked as distinct\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 pair marked as distinct\n", "")
     for words, code, message in (
         (("--mark-distinct", album / "0.jpg"), 2, "takes two images or more"),
         (("--mark-distinct", album / "0.jpg", album / "0.jpg"), 2, "takes two images or more"),

@@ -171,7 +171,7 @@ def test_a_damaged_vector_ends_it_and_leaves_what_was_there(store: Store, form: 
 
 def test_what_cannot_be_written_says_so(store: Store, tmp_path: Path) -> None:
     fill(store, range(5))
-    with pytest.raises(StorageError, match=r"missing/x.csv: No such file or directory; nothing was exported"):
+    with pytest.raises(StorageError, match=r"missing/x.csv: No such file or directory; nothing was written"):
         export(store, str(tmp_path / "missing" / "x.csv"), "csv")
     with pytest.raises(IsADirectoryError):
         export(store, str(tmp_path), "csv")

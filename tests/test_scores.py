@@ -13,8 +13,8 @@ from conftest import Instant, picture, save
 from numpy.typing import NDArray
 
 from catdb import Database, calibration
-from catdb.cli.output import closer, short
 from catdb.scores import LEAST, Chance, recorded
+from catdb.words import closer, short
 
 Open = Callable[..., Database]
 

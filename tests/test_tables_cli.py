@@ -103,7 +103,7 @@ def test_npz_goes_through_a_pipe_but_not_to_a_terminal(here: Path) -> None:
 def test_export_tells_what_is_wrong(here: Path) -> None:
     assert "one at a time" in run("export", "--csv", "a", "--npz", "b").stderr
     said = one_line(run("export", "--csv", "missing/a.csv"))
-    assert said == f"{here}/missing/a.csv: No such file or directory; nothing was exported"
+    assert said == f"{here}/missing/a.csv: No such file or directory; nothing was written"
     assert one_line(run("export", "--npz", "photos")) == f"{here}/photos: Is a directory"
     assert "there is no database here" in one_line(run("export", "--db", "photos"))
     done = subprocess.run(["bash", "-c", f"{CATDB} export --vectors | head -1"], capture_output=True, timeout=60)

@@ -314,7 +314,7 @@ def test_a_folder_that_is_away_is_said_and_pruned_when_asked(built: Path, tmp_pa
     assert f"offline  reconciled {time.strftime('%Y-')}" in run("info").stdout
     with watching("--prune") as watch:
         said = watch.err.until("in step")
-        assert (len(said), said[-1]) == (13, "in step: 1 images; watching 2 folders, 1 of them away")
+        assert (len(said), said[-1]) == (13, "in step: 1 image; watching 2 folders, 1 of them away")
         assert said[0].startswith(f"removed {built}/")
 
 

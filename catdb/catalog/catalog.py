@@ -447,10 +447,14 @@ class Catalog:
         ordered = [(min(pair), max(pair)) for pair in pairs]
         return self.sql.executemany("INSERT OR IGNORE INTO distinct_pair VALUES(?, ?)", ordered).rowcount
 
+    def images_after(self, root: int, path: bytes, limit: int) -> list[Image]:
+        """Return the images that come after a path by root and path, so many at most."""
+        return list(self._images("WHERE (root, path) > (?, ?) ORDER BY root, path LIMIT ?", (root, path, limit)))
+
     def images(self) -> Iterator[Image]:
         """Yield every image by root and path, a page at a time."""
         root, path = -1, b""
-        while page := list(self._images("WHERE (root, path) > (?, ?) ORDER BY root, path LIMIT ?", (root, path, PAGE))):
+        while page := self.images_after(root, path, PAGE):
             yield from page
             root, path = page[-1].root, page[-1].path
 
@@ -662,6 +666,16 @@ class Catalog:
         return list(
             self.sql.execute(
                 "SELECT image, probability FROM member WHERE category = ? ORDER BY probability DESC, image", (category,)
+            )
+        )
+
+    def probabilities_after(self, category: int, probability: float, image: int, limit: int) -> list[tuple[int, float]]:
+        """Return the (image, probability) that come after one of these in that order. Reads all members."""
+        return list(
+            self.sql.execute(
+                "SELECT image, probability FROM member WHERE category = ? AND (-probability, image) > (?, ?)"
+                " ORDER BY probability DESC, image LIMIT ?",
+                (category, -probability, image, limit),
             )
         )
 

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from catdb import shapes
 from catdb.cli.exporting import export
 from catdb.cli.histogram import categories
 from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
-from catdb.cli.output import Bar, notice, report_troubles, say, show, summary
+from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
 from catdb.errors import CatdbError
+from catdb.words import count, show
 
 if TYPE_CHECKING:
     from catdb.reconcile import Report
@@ -139,16 +141,9 @@ def watch(ctx: click.Context, /, folders: tuple[str, ...], db: str | None, as_js
 @as_json
 @click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write the matches as CSV as well.")
 @click.option("--sheet", metavar="FILE.png", type=path_type, help="Write a contact sheet as well.")
+@click.option("--html", metavar="FILE", type=path_type, help="Write a page to keep or to send as well.")
 @click.pass_context
-def search(
-    ctx: click.Context,
-    /,
-    queries: tuple[str, ...],
-    db: str | None,
-    csv_file: str | None,
-    sheet: str | None,
-    **options: Any,
-) -> None:
+def search(ctx: click.Context, /, queries: tuple[str, ...], db: str | None, **options: Any) -> None:
     """Find the images nearest to each IMAGE, and to each image in a FOLDER; to all of them --together; or to a --text.
 
     Each match also says what share of random pairs of images of this database are less alike.
@@ -157,7 +152,8 @@ def search(
 
     if bool(queries) == (options["text"] is not None):
         raise click.UsageError("name the images to search with, or else give a --text")
-    ctx.exit(ask(queries, db, csv_file=csv_file, sheet=sheet, **options))
+    outputs = {name: options.pop(name) for name in ("as_json", "csv_file", "sheet", "html")}
+    ctx.exit(ask(queries, db, outputs=outputs, **options))
 
 
 @cli.command(short_help="Measure what searches find of what an exact one does.")
@@ -209,8 +205,8 @@ def add(ctx: click.Context, /, paths: tuple[str, ...], db: str | None, **options
 def remove(paths: tuple[str, ...], db: str | None, wait: float) -> None:
     """Remove images or folders from the database. The files stay, and stay out of later builds until added."""
     with open_database(db, wait=wait) as store:
-        count = store.remove(paths)
-        click.echo(f"{count:,} removed; {len(store):,} images")
+        removed = store.remove(paths)
+        click.echo(f"{removed:,} removed; {count(len(store), 'image')}")
 
 
 @cli.command()
@@ -221,10 +217,11 @@ def info(db: str | None, as_json: bool) -> None:
     with open_database(db, mode="r") as store:
         found = store.info()
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found)))
+        click.echo(json.dumps(shapes.of_info(found)))
         return
     weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
-    click.echo(f"{show(found.path)}: {found.images:,} images in {found.categories} categories, {found.bytes:,} bytes")
+    held = f"{count(found.images, 'image')} in {count(found.categories, 'category')}, {count(found.bytes, 'byte')}"
+    click.echo(f"{show(found.path)}: {held}")
     click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
     if found.dimensions:
         when = "" if found.shortened else ", once there are enough images to learn how"
@@ -233,12 +230,14 @@ def info(db: str | None, as_json: bool) -> None:
         click.echo("shards hold int8 numbers, and what is found by those is compared again by whole vectors")
     if found.weights_sha256:
         click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
-    click.echo(f"{found.pending:,} memberships wait to be folded, {found.failed:,} files could not be read")
+    waiting = "waits" if found.pending == 1 else "wait"
+    pending, failed = count(found.pending, "membership"), count(found.failed, "file")
+    click.echo(f"{pending} {waiting} to be folded, {failed} could not be read")
     click.echo(f"watched by {show(found.watcher)}" if found.watcher else "not watched")
     for root in found.roots:
         kind = "" if root.whole else " (single files only)"
         state = "online " if root.online else "offline"
-        click.echo(f"{state}  {_when(root.reconciled):<30}  {root.images:>8,} images  {show(root.path)}{kind}")
+        click.echo(f"{state}  {_when(root.reconciled):<30}  {count(root.images, 'image'):>15}  {show(root.path)}{kind}")
     for glob in found.excludes:
         click.echo(f"excluded: {show(glob)}")
 
@@ -261,7 +260,7 @@ def failures(db: str | None, as_json: bool) -> None:
     with open_database(db, mode="r") as store:
         found = store.failures()
     if as_json:
-        click.echo(json.dumps({"failures": [{"path": f.path, "reason": f.reason} for f in found]}))
+        click.echo(json.dumps(shapes.of_failures(found)))
     for failure in [] if as_json else found:
         click.echo(f"{show(failure.path)}: {show(failure.reason)}")
 
@@ -279,6 +278,7 @@ def failures(db: str | None, as_json: bool) -> None:
 @click.option("--mark-distinct", is_flag=True, help="Remember that the images at PATH PATH... are no copies.")
 @click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores].")
 @click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write a line for each image as CSV as well.")
+@click.option("--html", metavar="FILE", type=path_type, help="Write a page to keep or to send as well.")
 @waiting
 @as_json
 @click.pass_context
@@ -290,6 +290,7 @@ def duplicates(
     mark_distinct: bool,
     jobs: int | None,
     csv_file: str | None,
+    html: str | None,
     wait: float,
     as_json: bool,
 ) -> None:
@@ -299,13 +300,15 @@ def duplicates(
     """
     from catdb.cli import copies
 
-    if mark_distinct and (len(set(map(os.path.abspath, paths))) < 2 or csv_file):
-        raise click.UsageError("--mark-distinct takes two images or more, and no --csv")
+    if mark_distinct and (len(set(map(os.path.abspath, paths))) < 2 or csv_file or html):
+        raise click.UsageError("--mark-distinct takes two images or more, and no --csv or --html")
     if paths and not mark_distinct:
         raise click.UsageError("paths are for --mark-distinct; the whole database is looked through")
     if mark_distinct:
         copies.mark_distinct(db, paths, wait=wait, as_json=as_json)
-    elif not copies.list_duplicates(db, similarity=similarity, jobs=jobs, as_json=as_json, csv_file=csv_file):
+    elif not copies.list_duplicates(
+        db, similarity=similarity, jobs=jobs, as_json=as_json, csv_file=csv_file, html=html
+    ):
         ctx.exit(SOME_FAILED)
 
 
@@ -328,8 +331,8 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
             say(f"catdb: {line}")
         for problem in found.problems:
             click.echo(f"{problem.kind}: {show(problem.where)}: {show(problem.detail)}")
-        remedy = " are left" if repair else "; catdb check --repair"
-        click.echo("all is well" if found.ok else f"{len(found.problems):,} problems{remedy}")
+        remedy = " left" if repair else "; catdb check --repair"
+        click.echo("all is well" if found.ok else f"{count(len(found.problems), 'problem')}{remedy}")
     ctx.exit(0 if found.ok else FAILED)
 
 
@@ -344,11 +347,13 @@ def compact(db: str | None, refit: bool, wait: float, as_json: bool) -> None:
     A build leaves few of either, and they cost a search little time and no accuracy. An interrupted one goes on.
     """
     with open_database(db, wait=wait) as store, Bar() as bar:
-        count = store.compact(refit=refit, progress=bar)
+        written = store.compact(refit=refit, progress=bar)
     if as_json:
-        click.echo(json.dumps({"shards": count}))
+        click.echo(json.dumps({"shards": written}))
         return
-    click.echo(f"{count:,} shards written" if count else "0 shards written: all images are in their shards already")
+    click.echo(
+        f"{count(written, 'shard')} written" if written else "0 shards written: all images are in their shards already"
+    )
 
 
 @cli.command(short_help="Copy the database to a new folder.")
@@ -370,10 +375,8 @@ def backup(target: str, link: bool, db: str | None, as_json: bool) -> None:
         click.echo(json.dumps({**dataclasses.asdict(done), "seconds": round(done.seconds, 3)}))
         return
     linked = f" ({done.linked:,} linked)" if done.linked else ""
-    click.echo(
-        f"{show(done.path)}: {done.images:,} images, {done.shards:,} shards{linked}, {done.bytes:,} bytes"
-        f" ({done.seconds:.1f} s)"
-    )
+    held = f"{count(done.images, 'image')}, {count(done.shards, 'shard')}{linked}, {count(done.bytes, 'byte')}"
+    click.echo(f"{show(done.path)}: {held} ({done.seconds:.1f} s)")
 
 
 cli.add_command(export)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
-from catdb.cli.output import asked, closer, named, say, searched, short, show
+from catdb import shapes
+from catdb.cli.output import Bar, say
 from catdb.images import Failure
 from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
-
-_FURTHER = ("rows", "centroids", "admitted", "ceiling", "together", "without", "text", "added")
+from catdb.reconcile import Progress
+from catdb.report import report
+from catdb.words import asked, closer, named, searched, shared, short, show
 
 
 def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
@@ -25,12 +27,12 @@ def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
     if isinstance(answer, Failure):
         say(f"catdb: {show(answer.path)}: {show(answer.reason)}")
         if as_json:
-            click.echo(json.dumps({"query": answer.path, "error": answer.reason}))
+            click.echo(json.dumps(shapes.of_unanswered(answer)))
         return
     for note in answer.notes:
         say(f"catdb: {note}")
     if as_json:
-        click.echo(json.dumps(as_object(answer)))
+        click.echo(json.dumps(shapes.of_result(answer)))
         return
     click.echo(f"{show(asked(answer))}\n  {named(answer.categories)}")
     for match in answer:
@@ -38,28 +40,6 @@ def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
         line = [f"{match.rank:>4}  {match.similarity:.4f}", show(match.path), shared(answer, match)]
         click.echo("  ".join([*line, likeness] if likeness else line))
     click.echo(f"  {searched(answer)}{'; added' if answer.added else ''}")
-
-
-def as_object(result: Result) -> dict[str, object]:
-    """Return a result in the shape of ``search --json``."""
-    return {
-        "query": result.query,
-        "categories": [dataclasses.asdict(category) for category in result.categories],
-        "scanned": result.scanned,
-        "total": result.total,
-        "probed": result.probed,
-        "populated": result.populated,
-        "widened": result.widened,
-        **{name: getattr(result, name) for name in _FURTHER},
-        "notes": list(result.notes),
-        "matches": [dataclasses.asdict(match) for match in result],
-    }
-
-
-def shared(result: Result, match: Match) -> str:
-    """Return the names of the categories that a query and a match have in common."""
-    own = {category.id for category in result.categories}
-    return ", ".join(category.name for category in match.categories if category.id in own)
 
 
 def require_target(path: str) -> None:
@@ -73,7 +53,30 @@ def require_target(path: str) -> None:
 
 
 @contextmanager
-def csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
+def told(
+    database: str, *, as_json: bool, csv_file: str | None, sheet: str | None, html: str | None
+) -> Iterator[Callable[[Result | Failure], None]]:
+    """Give what tells an answer on stdout, and in files, which are there when the block is left without an error."""
+    results: list[Result] = []
+    with _csv_lines(csv_file) as write, _html_page(html, database) as add:
+
+        def tell(answer: Result | Failure) -> None:
+            print_answer(answer, as_json=as_json)
+            add(answer)
+            if not isinstance(answer, Failure):
+                write(answer)
+                results.extend([answer] if sheet else [])
+
+        yield tell
+    if sheet:
+        write_contact_sheet(sheet, results)
+        say(f"contact sheet: {show(os.path.abspath(sheet))}")
+    if html:
+        say(f"page: {show(os.path.abspath(html))}")
+
+
+@contextmanager
+def _csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
     """Give what writes an answer to a CSV file, a line per match: query, rank, similarity, path, shared categories."""
     if path is None:
         yield lambda result: None
@@ -89,6 +92,24 @@ def csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
                 writer.writerow([query, match.rank, similarity, match.path, shared(result, match)])
 
         yield write
+
+
+@contextmanager
+def _html_page(path: str | None, database: str) -> Iterator[Callable[[Result | Failure], None]]:
+    """Give what adds an answer to an HTML file."""
+    if path is None:
+        yield lambda answer: None
+        return
+    with report(os.path.abspath(path), "Nearest images", database, now=time.time()) as page:
+
+        def add(answer: Result | Failure) -> None:
+            if isinstance(answer, Failure):
+                page.add_unanswered(answer)
+                return
+            with Bar() as bar:
+                page.add_answer(answer, lambda done, of: bar(Progress("drawing", done, of, 0)))
+
+        yield add
 
 
 def write_contact_sheet(path: str, results: Sequence[Result]) -> None:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
+import os
+import time
 from typing import TYPE_CHECKING
 
 import click
 
+from catdb import shapes
 from catdb.cli.answers import require_target
 from catdb.cli.options import open_database
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
+from catdb.words import TIERS, copied, count, show
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicate, Duplicates
 
-_TIERS = {"bytes": "the same bytes", "pixels": "the same pixels", "near": "nearly the same"}
-
 
 def list_duplicates(
-    db: str | None, *, similarity: float, jobs: int | None, as_json: bool, csv_file: str | None
+    db: str | None, *, similarity: float, jobs: int | None, as_json: bool, csv_file: str | None, html: str | None
 ) -> bool:
     """Find and print the groups of copies; return whether every file that was looked at could be read."""
-    if csv_file:
-        require_target(csv_file)
+    for target in filter(None, (csv_file, html)):
+        require_target(target)
     with open_database(db, mode="r") as store, Bar() as bar:
         found = store.duplicates(similarity=similarity, jobs=jobs, progress=bar)
     for note in found.notes:
@@ -33,8 +34,10 @@ def list_duplicates(
         say(f"not compared: {show(failure.path)}: {show(failure.reason)}")
     if csv_file:
         _write_csv(csv_file, found)
+    if html:
+        _write_page(html, found, store.path, jobs)
     if as_json:
-        click.echo(json.dumps(_as_object(found)))
+        click.echo(json.dumps(shapes.of_duplicates(found)))
     else:
         _print(found)
     return not found.unread
@@ -44,34 +47,16 @@ def mark_distinct(db: str | None, paths: tuple[str, ...], *, wait: float, as_jso
     """Remember that images are no duplicates of one another."""
     with open_database(db, wait=wait) as store:
         marked = store.mark_distinct(*paths)
-    click.echo(json.dumps({"marked": marked}) if as_json else f"{marked:,} pairs marked as distinct")
-
-
-def _as_object(found: Duplicates) -> dict[str, object]:
-    return {
-        "groups": [
-            {"tier": group.tier, "freed": group.freed, "images": [dataclasses.asdict(image) for image in group.images]}
-            for group in found.groups
-        ],
-        "unread": [{"path": failure.path, "reason": failure.reason} for failure in found.unread],
-        "images": found.images,
-        "freed": found.freed,
-        "notes": list(found.notes),
-    }
+    click.echo(json.dumps({"marked": marked}) if as_json else f"{count(marked, 'pair')} marked as distinct")
 
 
 def _print(found: Duplicates) -> None:
     for number, group in enumerate(found.groups, 1):
-        click.echo(f"{number}. {_TIERS[group.tier]}: {len(group.images)} images, {group.freed:,} bytes could be freed")
+        freed = count(group.freed, "byte")
+        click.echo(f"{number}. {TIERS[group.tier]}: {count(len(group.images), 'image')}, {freed} could be freed")
         for image in group.images:
             click.echo(_line(image, keep=image is group.images[0]))
-    copies = sum(len(group.images) - 1 for group in found.groups)
-    tiers = [(tier, sum(group.tier == tier for group in found.groups)) for tier in _TIERS]
-    counts = ", ".join(f"{count:,} {tier}" for tier, count in tiers if count)
-    click.echo(
-        f"{len(found.groups):,} groups{f' ({counts})' if counts else ''} in {found.images:,} images: {copies:,} copies,"
-        f" {found.freed:,} bytes could be freed; nothing was deleted"
-    )
+    click.echo(copied(found))
 
 
 def _line(image: Duplicate, *, keep: bool) -> str:
@@ -90,3 +75,12 @@ def _write_csv(path: str, found: Duplicates) -> None:
                 keep = "yes" if image is group.images[0] else "no"
                 size = (image.width, image.height, image.bytes)
                 writer.writerow([number, group.tier, keep, image.path, *size, f"{image.similarity:.4f}"])
+
+
+def _write_page(path: str, found: Duplicates, database: str, jobs: int | None) -> None:
+    from catdb.reconcile import Progress
+    from catdb.report import report
+
+    with report(os.path.abspath(path), "Copies", database, now=time.time(), jobs=jobs) as page, Bar() as bar:
+        page.add_copies(found, lambda done, of: bar(Progress("drawing", done, of, 0)))
+    say(f"page: {show(os.path.abspath(path))}")

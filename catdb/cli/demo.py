@@ -13,12 +13,13 @@ import click
 from catdb.backbones import DEFAULT
 from catdb.cli.answers import print_answer, write_contact_sheet
 from catdb.cli.options import nearest
-from catdb.cli.output import Bar, notice, program, report_troubles, say, show, summary
+from catdb.cli.output import Bar, notice, program, report_troubles, say, summary
 from catdb.database import Database
 from catdb.errors import WeightsNotFound
 from catdb.images import Failure
 from catdb.images.scenes import queries, render
 from catdb.query import Result
+from catdb.words import show
 
 _MATCHES = 10
 

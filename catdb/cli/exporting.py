@@ -7,7 +7,8 @@ import sys
 import click
 
 from catdb.cli.options import database, open_database, path_type
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
+from catdb.words import count, show
 
 
 @click.command(short_help="Write a table of all images, as CSV or NPZ.")
@@ -27,6 +28,6 @@ def export(csv_file: str | None, npz_file: str | None, vectors: bool, db: str | 
         raise click.UsageError("--npz -: not to a terminal; name a file")
     with open_database(db, mode="r") as store, Bar() as bar:
         where = sys.stdout.buffer if target == "-" else target
-        count = store.export(where, form=form, vectors=vectors, progress=bar)
+        written = store.export(where, form=form, vectors=vectors, progress=bar)
     if target != "-":
-        say(f"{show(target)}: {count:,} images")
+        say(f"{show(target)}: {count(written, 'image')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from catdb import shapes
 from catdb.cli.options import as_json, database, open_database
-from catdb.cli.output import percent, show
+from catdb.words import percent, show
 
 if TYPE_CHECKING:
     from catdb.database import CategoryInfo
@@ -35,14 +35,14 @@ def categories(name: str | None, db: str | None, as_json: bool) -> None:
         if name is None:
             found = store.categories()
             if as_json:
-                click.echo(json.dumps({"categories": [dataclasses.asdict(category) for category in found]}))
+                click.echo(json.dumps(shapes.of_categories(found)))
                 return
             for line in _lines(found):
                 click.echo(line)
             return
         images = store.category(name)
     if as_json:
-        click.echo(json.dumps({"images": [{"path": path, "probability": share} for path, share in images]}))
+        click.echo(json.dumps(shapes.of_category(images)))
     for path, share in [] if as_json else images:
         click.echo(f"{percent(share):>6}  {show(path)}")
 

@@ -1,8 +1,7 @@
-"""How things look on a terminal: paths, percentages, progress."""
+"""What is told on a terminal beside the data: lines for people, what a build did, progress."""
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import shutil
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catdb.words import count, show
+
 if TYPE_CHECKING:
-    from catdb.query import Prediction, Result
     from catdb.reconcile import Progress, Report
 
 _UNITS = {
@@ -24,12 +24,6 @@ _UNITS = {
     "comparing": " categories",
 }
 _LINES = 10.0  # seconds between two lines of progress where there is no terminal to draw a bar on
-
-
-def show(path: str) -> str:
-    """Return a path fit to be printed: bytes that are no UTF-8 and control characters are escaped."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def say(line: str) -> None:
@@ -44,55 +38,13 @@ def notice(line: str) -> None:
     say(f"catdb: {line}")
 
 
-def percent(part: float) -> str:
-    return f"{100 * part:.0f} %" if part >= 0.005 else "<1 %"
-
-
-def short(percentile: float | None, ceiling: float | None) -> str:
-    """Return a percentile in no more digits than it has, "99.97 %" or ">99.99 %"; nothing where there is none."""
-    if percentile is None or ceiling is None:
-        return ""
-    digits = max(0, round(-math.log10(1 - ceiling)) - 2)
-    share = math.floor(percentile * 10 ** (digits + 2) + 1e-6) / 10**digits  # never rounded up to what was not found
-    return f"{'>' if percentile >= ceiling else ''}{share:.{digits}f} %"
-
-
-def closer(percentile: float | None, ceiling: float | None) -> str:
-    """Say what a percentile means; nothing where there is none."""
-    share = short(percentile, ceiling)
-    return f"closer than {share} of random pairs" if share else ""
-
-
-def asked(result: Result) -> str:
-    """Say what a result answers: the query's path, all paths of several, the words."""
-    one = [f'"{result.text}"'] if result.text is not None else [result.query or "an image"]
-    plus = [path or "an image" for path in result.together] or one
-    return " - ".join([" + ".join(plus), *(path or "an image" for path in result.without)])
-
-
-def named(categories: tuple[Prediction, ...]) -> str:
-    return " · ".join(f"{category.name} {percent(category.probability)}" for category in categories)
-
-
-def searched(result: Result) -> str:
-    """Say how much of the database an answer rests on."""
-    total = f"{result.total:,} images"
-    if result.admitted < result.total:
-        total = f"{result.admitted:,} images that the filters admit (of {result.total:,} in all)"
-    text = f"searched {result.scanned:,} of {total} in {result.probed} of {result.populated} categories"
-    if result.widened and result.admitted < result.total:
-        text += " (its own categories hold too few of them, so further ones were searched)"
-    elif result.widened:
-        text += " (the first of its categories hold no image, so further ones were searched)"
-    return text
-
-
 def summary(report: Report) -> str:
     """Say in a line what a build did."""
     parts = [f"{getattr(report, name):,} {name}" for name in ("added", "changed", "moved", "removed", "unchanged")]
     rate = (report.added + report.changed) / report.seconds if report.seconds else 0
     pace = f", {rate:.1f} images/s" if report.added + report.changed >= 10 else ""
-    return f"{', '.join(parts)}, {len(report.failed):,} failed; {report.total:,} images ({report.seconds:.1f} s{pace})"
+    total = count(report.total, "image")
+    return f"{', '.join(parts)}, {len(report.failed):,} failed; {total} ({report.seconds:.1f} s{pace})"
 
 
 def report_troubles(report: Report) -> None:
@@ -101,7 +53,7 @@ def report_troubles(report: Report) -> None:
         say(f"failed: {show(failure.path)}: {show(failure.reason)}")
     for kept in report.kept:
         say(
-            f"away: {show(kept.path)}: its {kept.images:,} missing images are kept and can be searched still; "
+            f"away: {show(kept.path)}: its {count(kept.images, 'missing image')} are kept and can be searched still; "
             "catdb build --prune drops them"
         )
 

@@ -11,8 +11,9 @@ import click
 
 from catdb.cli.answers import require_target
 from catdb.cli.options import open_database
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
 from catdb.errors import PathNotFound
+from catdb.words import count, show
 
 if TYPE_CHECKING:
     from catdb.quality import Measured
@@ -24,7 +25,9 @@ def report(db: str | None, sample: int, k: int, *, as_json: bool, plot: str | No
         require_target(plot)
     with open_database(db, mode="r") as store, Bar() as bar:
         if len(store) <= k:
-            raise PathNotFound(f"there are {len(store):,} images: to measure recall takes more than {k}")
+            raise PathNotFound(
+                f"the database holds {count(len(store), 'image')}: to measure recall takes more than {k}"
+            )
         measured = store.recall(sample=sample, k=k, progress=bar)
     if as_json:
         click.echo(json.dumps({"searches": [dataclasses.asdict(one) for one in measured]}))

@@ -8,7 +8,8 @@ import json
 import click
 
 from catdb.cli.options import as_json, database, open_database, path_type, waiting
-from catdb.cli.output import Bar, show
+from catdb.cli.output import Bar
+from catdb.words import count, show
 
 
 @click.command(short_help="Say that folders have moved, disk and all.")
@@ -29,4 +30,4 @@ def relocate(old: str, new: str, db: str | None, wait: float, as_json: bool) -> 
         click.echo(json.dumps({"moved": [dataclasses.asdict(folder) for folder in moved]}))
     for folder in [] if as_json else moved:
         same = f"{folder.same:,} of {folder.sampled:,} sampled are the same"
-        click.echo(f"{show(folder.source)} -> {show(folder.path)}: {folder.images:,} images ({same})")
+        click.echo(f"{show(folder.source)} -> {show(folder.path)}: {count(folder.images, 'image')} ({same})")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdb.cli.answers import csv_lines, print_answer, require_target, write_contact_sheet
+from catdb.cli.answers import require_target, told
 from catdb.cli.options import open_database
-from catdb.cli.output import closer, named, say, show
 from catdb.errors import ImageUnreadable
 from catdb.images import Failure, Unlisted, find
+from catdb.words import closer, named, show
 
 if TYPE_CHECKING:
     from catdb.database import Database
@@ -25,44 +25,34 @@ _SOME_FAILED = 3
 
 
 def ask(
-    paths: Sequence[str],
-    db: str | None,
-    *,
-    csv_file: str | None,
-    sheet: str | None,
-    as_json: bool,
-    engine: str,
-    precision: str,
-    **asked: Any,
+    paths: Sequence[str], db: str | None, *, outputs: dict[str, Any], engine: str, precision: str, **asked: Any
 ) -> int:
-    """Do what ``catdb search`` does and return its exit code. Raises as the searches of Database do."""
+    """Do what ``catdb search`` does and return its exit code. Raises as the searches of Database do.
+
+    ``outputs``: the options of :func:`catdb.cli.answers.told`.
+    """
+    sheet = outputs["sheet"]
     if sheet and os.path.splitext(sheet)[1].lower() not in ("", ".png", ".jpg", ".jpeg"):
         raise click.UsageError(f"--sheet {show(sheet)}: a contact sheet is written as .png or .jpg")
     if asked["text"] is not None and (asked["together"] or asked["add"]):
         raise click.UsageError("--together and --add are for images, not for --text")
-    for target in filter(None, (csv_file, sheet)):
+    for target in filter(None, (outputs["csv_file"], sheet, outputs["html"])):
         require_target(target)
-    results: list[Result] = []
     unlisted: list[Failure] = []
     answered = failed = 0
     mode = "a" if asked["add"] else "r"
-    with open_database(db, mode=mode, engine=engine, precision=precision) as store, csv_lines(csv_file) as write:
+    with (
+        open_database(db, mode=mode, engine=engine, precision=precision) as store,
+        told(store.path, **outputs) as tell,
+    ):
         for answer in _answers(store, _queries(paths, unlisted), **asked):
-            print_answer(answer, as_json=as_json)
+            tell(answer)
             answered += 1
-            if isinstance(answer, Failure):
-                failed += 1
-                continue
-            write(answer)
-            if sheet:
-                results.append(answer)
-    for folder in unlisted:
-        print_answer(folder, as_json=as_json)
-    if not answered and not unlisted:
-        raise ImageUnreadable(f"no image to search with in {', '.join(paths)}")
-    if sheet:
-        write_contact_sheet(sheet, results)
-        say(f"contact sheet: {show(os.path.abspath(sheet))}")
+            failed += isinstance(answer, Failure)
+        for folder in unlisted:
+            tell(folder)
+        if not answered and not unlisted:
+            raise ImageUnreadable(f"no image to search with in {', '.join(paths)}")
     return _SOME_FAILED if failed or unlisted else 0
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdb.cli.options import open_database
-from catdb.cli.output import Bar, say, show
+from catdb.cli.output import Bar, say
 from catdb.errors import CatdbError
+from catdb.words import count, show
 
 if TYPE_CHECKING:
     from catdb.database import Database
@@ -177,8 +178,8 @@ def _say_when_in_step(store: Database, watch: Watch, mouth: _Mouth, folders: tup
     except (RuntimeError, CatdbError):
         return  # it has ended before; it tells itself why
     away = sum(not os.path.isdir(path) for path in set(paths))
-    count = f"{len(set(paths)):,} folder{'s' if len(set(paths)) != 1 else ''}"
-    mouth.in_step(f"in step: {images:,} images; watching {count}{f', {away:,} of them away' if away else ''}")
+    watched = count(len(set(paths)), "folder")
+    mouth.in_step(f"in step: {count(images, 'image')}; watching {watched}{f', {away:,} of them away' if away else ''}")
 
 
 def _line(notice: Notice) -> str:

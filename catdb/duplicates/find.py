@@ -53,6 +53,7 @@ class Duplicate:
     modified: float  # seconds since the epoch
     similarity: float  # to the one to keep: 1 where bytes or pixels are equal
     copies: int  # further images that it stands for: those of its own group in an earlier tier
+    id: int = 0  # of the image, in this database
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +353,7 @@ def _shown(tier: str, groups: Iterable[Sequence[tuple[int, float]]], units: dict
 
 def _duplicate(path: str, image: Image, similarity: float = 1.0, copies: int = 0) -> Duplicate:
     stamp = image.stamp
-    return Duplicate(path, image.width, image.height, stamp.size, stamp.mtime_ns / 1e9, similarity, copies)
+    return Duplicate(path, image.width, image.height, stamp.size, stamp.mtime_ns / 1e9, similarity, copies, image.id)
 
 
 def _sorted(groups: Iterable[Group]) -> list[Group]:

@@ -9,6 +9,7 @@ A bad image is a value in the stream, never an exception; only a query's (:func:
 
 from __future__ import annotations
 
+from catdb.images.confined import open_below
 from catdb.images.decode import Picture, decode, fit, read
 from catdb.images.decoders import Decoders
 from catdb.images.find import (
@@ -39,5 +40,6 @@ __all__ = [
     "fit",
     "identify",
     "ignored",
+    "open_below",
     "read",
 ]

@@ -140,10 +140,21 @@ def read(
         content = again
 
 
-def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int]) -> tuple[Pixels, int, int]:
+def thumbnail(source: BinaryIO, box: int) -> bytes:
+    """Return a JPEG of a stream's image: upright, whole, of at most ``box`` pixels a side, never enlarged.
+
+    What is transparent is white, and nothing of the file's metadata is left. Raises as :func:`decode` does.
+    """
+    pixels, _, _ = decode(source, box)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "JPEG", quality=85)
+    return written.getvalue()
+
+
+def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int] | int) -> tuple[Pixels, int, int]:
     """Decode an image to ``size`` (height, width): pixels (height, width, 3), and its own upright width and height.
 
-    A path, a binary stream (read from its beginning, left open) or a Pillow image (see :func:`fit`). This is the one
+    An int for the size is a square in which it is to fit whole, in its own proportions and not enlarged. A path, a binary stream (read from its beginning, left open) or a Pillow image (see :func:`fit`). This is the one
     decode, for indexing and for queries. ImageUnreadable says in its message why not.
     """
     if isinstance(source, Image.Image):
@@ -159,7 +170,7 @@ def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int]) -> tuple
         raise Outside(explain(error)) from error
 
 
-def fit(image: Image.Image | NDArray[np.uint8], size: tuple[int, int]) -> tuple[Pixels, int, int]:
+def fit(image: Image.Image | NDArray[np.uint8], size: tuple[int, int] | int) -> tuple[Pixels, int, int]:
     """Turn upright and squash what is in memory already: a Pillow image of any mode, or uint8 (h, w, 3) RGB.
 
     Returns what :func:`decode` does. ImageUnreadable where an array has another dtype or shape, or the image is too
@@ -178,7 +189,7 @@ def fit(image: Image.Image | NDArray[np.uint8], size: tuple[int, int]) -> tuple[
         raise _fault(error, image.format or "image") from error
 
 
-def _decode(stream: BinaryIO, suffix: str, size: tuple[int, int]) -> tuple[Pixels, int, int]:
+def _decode(stream: BinaryIO, suffix: str, size: tuple[int, int] | int) -> tuple[Pixels, int, int]:
     kind = _identify(stream, suffix)
     reader = _heif_reader() if kind == "HEIF" else _READERS[kind]
     try:
@@ -188,7 +199,7 @@ def _decode(stream: BinaryIO, suffix: str, size: tuple[int, int]) -> tuple[Pixel
         full = image.size
         if kind == "JPEG":
             _refuse_scans(source)
-            height, width = size if _orientation(image) < 5 else size[::-1]
+            width, height = _wanted(image, full, size)
             image.draft("RGB", (2 * width, 2 * height))
             image.load()
         else:
@@ -295,11 +306,19 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright(image: Image.Image, full: tuple[int, int], size: tuple[int, int]) -> tuple[Pixels, int, int]:
-    """Squash a loaded image to ``size`` (height, width) and turn it, in that order, for it is the cheaper one."""
+def _wanted(image: Image.Image, full: tuple[int, int], size: tuple[int, int] | int) -> tuple[int, int]:
+    """Return the (width, height) to which an image of so many pixels is squashed before it is turned upright."""
+    if isinstance(size, int):
+        longest = max(*full, size)
+        return max(1, round(full[0] * size / longest)), max(1, round(full[1] * size / longest))
+    height, width = size if _orientation(image) < 5 else size[::-1]
+    return width, height
+
+
+def _upright(image: Image.Image, full: tuple[int, int], size: tuple[int, int] | int) -> tuple[Pixels, int, int]:
+    """Squash a loaded image to ``size`` and turn it, in that order, for it is the cheaper one."""
     orientation = _orientation(image)
-    height, width = size if orientation < 5 else size[::-1]
-    small = _squash(image, width, height)
+    small = _squash(image, *_wanted(image, full, size))
     if orientation > 1:
         small = small.transpose(_TRANSPOSED[orientation])
     return np.array(small), *(full if orientation < 5 else full[::-1])

@@ -1,6 +1,6 @@
 """Decoding in processes of their own, so that a file which ends its decoder costs that file and nothing else.
 
-    thread ─ bytes of the path, size ─▶ worker's stdin;   its stdout ─▶ pixels, or why there are none
+    thread ─ a path, or a file's own bytes; size ─▶ worker's stdin;   its stdout ─▶ pixels, a JPEG, or why there is none
 
 A worker is a small Python with Pillow and without any engine (:mod:`catdb.images.worker`). It confines itself: beyond
 MEGABYTES of memory, or SECONDS of computing or PATIENCE by the clock for one image, it ends, by the system's hand and
@@ -19,11 +19,13 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
 from threading import Lock
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 
@@ -41,18 +43,21 @@ SECONDS = 60.0
 PATIENCE = 600.0
 """Seconds for one image by the clock, which ends a wait for a disk that does not answer."""
 
-REQUEST = struct.Struct("<III")  # bytes of the path, which follows; height and width of the wanted pixels
-ANSWER = struct.Struct(
-    "<III"
-)  # 0, the image's width and height; the pixels follow. Or 1 + kind, bytes of the reason, 0
+REQUEST = struct.Struct("<IQII")  # which of the following; bytes of what follows; height and width of what is wanted
+DECODE, DECODE_CONTENT, THUMBNAIL = range(3)  # a path follows; or a file's content; for a thumbnail height is width
+ANSWER = struct.Struct("<III")  # 0, the image's width and height; the pixels follow. Of a thumbnail 0, bytes of the
+# JPEG that follows, 0. Or 1 + kind, bytes of the reason, 0
 FAULTS = (ImageUnreadable, Unfinished, Outside)
 READY = b"catdb decodes\n"
 OUT_OF_MEMORY = 12  # a worker's exit code, because what it holds from earlier images may have been too much
 
+_T = TypeVar("_T")
 _MODULE = "catdb.images.worker"
 _LATE = ("SIGPROF", "SIGALRM")  # of SECONDS, and of PATIENCE
 _LONGEST = 1 << 16  # a reason
+_LARGEST = 1 << 26  # a thumbnail
 _PIPE = 1 << 20  # the most that Linux gives to anyone: the pixels of one image are then written at one go
+_PIECE = 1 << 18  # of a file's content that is handed on
 _ALONE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -99,10 +104,25 @@ class Decoders:
 
         ImageUnreadable says why not, also where the file ends its decoder. DecoderFailed: no worker can be started.
         """
+        return self._have(lambda worker: worker.ask(DECODE, BytesIO(os.fsencode(path)), size).pixels())
+
+    def decode_content(self, content: BinaryIO, size: tuple[int, int]) -> tuple[Pixels, int, int]:
+        """Decode a stream, from its beginning to its end; the worker opens no file. Else as :meth:`decode`."""
+        return self._have(lambda worker: worker.ask(DECODE_CONTENT, content, size).pixels())
+
+    def thumbnail(self, content: BinaryIO, box: int) -> bytes:
+        """Return a stream's image as a JPEG, upright, whole, and of at most ``box`` pixels a side, never enlarged.
+
+        What is transparent is white. Raises as :meth:`decode` does.
+        """
+        return self._have(lambda worker: worker.ask(THUMBNAIL, content, (box, box)).jpeg())
+
+    def _have(self, ask: Callable[[_Worker], _T]) -> _T:
+        """Have a worker do something, and another one where that ends it."""
         for again in (True, False):
             worker = self._borrow()
             try:
-                answer = worker.ask(path, size)
+                answer = ask(worker)
             except ImageUnreadable:
                 self._give_back(worker)
                 raise
@@ -180,21 +200,29 @@ class _Worker:
 
     def greet(self) -> None:
         """Wait until it is ready."""
-        if self._take(len(READY)) != READY:
+        if self.take(len(READY)) != READY:
             raise EOFError
 
-    def ask(self, path: str, size: tuple[int, int]) -> tuple[Pixels, int, int]:
-        """Have a file decoded. ImageUnreadable as :func:`catdb.images.decode` raises it."""
-        name = os.fsencode(path)
-        self._requests.write(REQUEST.pack(len(name), *size) + name)
-        kind, one, two = ANSWER.unpack(self._take(ANSWER.size))
+    def ask(self, what: int, content: BinaryIO, size: tuple[int, int]) -> _Answer:
+        """Have something done. ImageUnreadable as :func:`catdb.images.decode` raises it."""
+        length = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        self._send(REQUEST.pack(what, length, *size))
+        while length:
+            piece = content.read(min(length, _PIECE))
+            self._send(piece + bytes(0 if piece else min(length, _PIECE)))  # a file that was cut short meanwhile
+            length -= len(piece) or min(length, _PIECE)
+        kind, one, two = ANSWER.unpack(self.take(ANSWER.size))
         if kind == 0:
-            pixels = np.empty((*size, 3), np.uint8)
-            self._fill(pixels.data.cast("B"))
-            return pixels, one, two
+            return _Answer(self, size, one, two)
         if kind > len(FAULTS) or one > _LONGEST:
             raise EOFError
-        raise FAULTS[kind - 1](self._take(one).decode(errors="backslashreplace"))
+        raise FAULTS[kind - 1](self.take(one).decode(errors="backslashreplace"))
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._requests.write(view) :]
 
     def kill(self) -> None:
         """Kill it; a thread that waits for its answer sees the pipe's end."""
@@ -214,17 +242,37 @@ class _Worker:
             return signal.Signals(-code).name
         return f"exit code {code}"
 
-    def _take(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         taken = bytearray(count)
-        self._fill(memoryview(taken))
+        self.fill(memoryview(taken))
         return bytes(taken)
 
-    def _fill(self, view: memoryview) -> None:
+    def fill(self, view: memoryview) -> None:
         while view:
             count = self._answers.readinto(view)  # type: ignore[attr-defined]
             if not count:
                 raise EOFError
             view = view[count:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The beginning of an answer, of which the rest is still in the pipe."""
+
+    worker: _Worker
+    size: tuple[int, int]
+    one: int
+    two: int
+
+    def pixels(self) -> tuple[Pixels, int, int]:
+        pixels = np.empty((*self.size, 3), np.uint8)
+        self.worker.fill(pixels.data.cast("B"))
+        return pixels, self.one, self.two
+
+    def jpeg(self) -> bytes:
+        if self.one > _LARGEST:
+            raise EOFError
+        return self.worker.take(self.one)
 
 
 def _widen(pipe: BinaryIO) -> None:

@@ -11,10 +11,9 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from catdb.whole import replacing
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -76,22 +77,8 @@ def write_sheet(target: str | Path, rows: Sequence[Row], *, columns: int = 5) ->
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
-    with _replacing(target) as stream:
+    with replacing(str(target)) as stream:
         _draw(rows, columns).save(stream, kind, quality=90)
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[io.BufferedWriter]:
-    """A new file in the folder of ``target`` that takes its place at the end, or is removed after an error."""
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as stream:  # and not mkstemp, whose files nobody else may read
-            yield stream
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 # The layout.

@@ -12,15 +12,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from typing import BinaryIO
 
 from PIL import AvifImagePlugin
 
 from catdb.errors import ImageUnreadable
-from catdb.images.decode import Pixels, decode
-from catdb.images.decoders import ANSWER, FAULTS, OUT_OF_MEMORY, READY, REQUEST
+from catdb.images.decode import Pixels, decode, thumbnail
+from catdb.images.decoders import ANSWER, DECODE, FAULTS, OUT_OF_MEMORY, READY, REQUEST, THUMBNAIL
 
-Decode = Callable[[str, tuple[int, int]], tuple[Pixels, int, int]]
+Decode = Callable[..., tuple[Pixels, int, int]]  # of a path or a stream, and a size
 
 
 def main(megabytes: str = "2048", seconds: str = "60", patience: str = "600", *, decode: Decode = decode) -> int:
@@ -31,21 +32,27 @@ def main(megabytes: str = "2048", seconds: str = "60", patience: str = "600", *,
     answers.write(READY)
     answers.flush()
     while head := requests.read(REQUEST.size):
-        length, *size = REQUEST.unpack(head)
-        path = os.fsdecode(requests.read(length))
+        what, length, *size = REQUEST.unpack(head)
+        content = requests.read(length)
         _limit_time(float(seconds), float(patience))
         try:
-            pixels, width, height = decode(path, (size[0], size[1]))
+            if what == THUMBNAIL:
+                jpeg = thumbnail(BytesIO(content), size[0])
+                answer, body = ANSWER.pack(0, len(jpeg), 0), memoryview(jpeg)
+            else:
+                source = os.fsdecode(content) if what == DECODE else BytesIO(content)
+                pixels, width, height = decode(source, (size[0], size[1]))
+                answer, body = ANSWER.pack(0, width, height), pixels.data.cast("B")
         except ImageUnreadable as error:
             if isinstance(error.__cause__, MemoryError):
                 return OUT_OF_MEMORY
             reason = str(error)[:1000].encode(errors="backslashreplace")
-            answers.write(ANSWER.pack(1 + FAULTS.index(type(error)), len(reason), 0) + reason)
+            answer, body = ANSWER.pack(1 + FAULTS.index(type(error)), len(reason), 0), memoryview(reason)
         except MemoryError:
             return OUT_OF_MEMORY
-        else:
-            answers.write(ANSWER.pack(0, width, height))
-            answers.write(pixels.data.cast("B"))
+        del content
+        answers.write(answer)
+        answers.write(body)
         _limit_time(0, 0)
         answers.flush()
     return 0

@@ -1,0 +1,249 @@
+"""Who may ask: what is refused before anything is routed, and the headers that every answer carries.
+
+A page of someone else's, open in the same browser, can send requests here. It cannot read the answers unless its name
+comes to lead here (DNS rebinding): so the Host must be a name of this server's. It cannot hide where it comes from: so an
+Origin must be this server's own, and so must be what a browser says of where a request was made (Sec-Fetch-Site). And
+it cannot send a header of its own choosing without asking, which nobody here answers: so what is no GET needs X-Catdb.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+LARGEST = 20 << 20
+"""Bytes of a request's body."""
+AT_ONCE = 256
+"""Requests that are answered at a time."""
+PATIENCE = 30.0
+"""Seconds for a body to come in, and for an answer to be taken."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]@/\\\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
+_HEADERS = (
+    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none';"
+     b" frame-ancestors 'none'; object-src 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+HEADERS = tuple((name, value) for name, value in _HEADERS)
+_LINGER = 2.0  # seconds for which a body that is too large is read and dropped, so that its sender sees the answer
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(reason)
+        self.status, self.headers = status, headers
+
+
+class Guard:
+    """An ASGI application around another one."""
+
+    def __init__(
+        self, app: App, *, token: str | None, hosts: Iterable[str], notice: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """``hosts``: names beside those of the loopback by which it may be called. ``notice`` is told of what fails."""
+        self._app, self._notice = app, notice
+        self._hosts = {"localhost", "127.0.0.1", "[::1]", *map(_bracketed, hosts)}
+        self._token = token.encode("utf-8", "surrogateescape") if token is not None else None
+        self._key = hashlib.sha256(b"catdb cookie\0" + self._token).hexdigest() if self._token is not None else ""
+        self._under_way = 0
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        answer = _Answer(scope["method"], send)
+        if self._under_way >= AT_ONCE:
+            await answer.refuse(503, "too much is asked at once; try again", (b"retry-after", b"1"))
+            return
+        self._under_way += 1
+        try:
+            await self._admit(scope, receive, answer)
+        except _Refusal as refusal:
+            await answer.refuse(refusal.status, str(refusal), *refusal.headers)
+        except asyncio.CancelledError:  # the server is being stopped
+            if not answer.started:
+                await answer.refuse(503, "the server is being stopped")
+        except (TimeoutError, ConnectionError):
+            raise_closed = answer.started
+            if not raise_closed:
+                await answer.refuse(408, "the request took too long")
+        except Exception as error:
+            self._notice(f"{scope['method']} {scope['path']}: {type(error).__name__}: {error}")
+            if not answer.started:
+                await answer.refuse(500, "something went wrong here; the server's terminal says what")
+        finally:
+            self._under_way -= 1
+
+    async def _admit(self, scope: MutableMapping[str, Any], receive: Receive, answer: _Answer) -> None:
+        headers: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, []).append(value)
+        host = self._require_host(scope, headers)
+        _require_own_page(scope, headers, host)
+        self._require_token(scope, headers)
+        if scope["method"] not in ("GET", "HEAD") and headers.get(b"x-catdb") != [b"1"]:
+            raise _Refusal(403, "a request that is no GET needs the header X-Catdb: 1")
+        body = _Body(receive)
+        length = b"".join(headers.get(b"content-length", [b"0"]))
+        if len(length) > 18 or int(length) > LARGEST:
+            answer.linger = body
+            raise _Refusal(413, _TOO_LARGE, (b"connection", b"close"))
+        answer.linger = body
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._app({**scope, "method": method}, body.receive, answer.send)
+
+    def _require_host(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> str:
+        """Return the Host, one of ours. The address at which a request came in is ours, and no name can stand for it."""
+        given = [value.decode("latin-1") for value in headers.get(b"host", [])]
+        parts = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+        server = scope.get("server") or ("", None)
+        if parts is None or parts[1].lower() not in self._hosts | {_bracketed(server[0] or "")}:
+            shown = given[0][:80] if given else ""
+            raise _Refusal(403, f"not the host {shown!r}: --allow-host has catdb serve answer to further names")
+        return given[0].lower()
+
+    def _require_token(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> None:
+        if self._token is None:
+            return
+        cookie = f"catdb-{(scope.get('server') or ('', 0))[1]}"
+        for value in headers.get(b"authorization", []):
+            kind, _, token = value.partition(b" ")
+            if kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
+                return
+        for value in headers.get(b"cookie", []):
+            if hmac.compare_digest(_cookie(value, cookie).encode("latin-1", "replace"), self._key.encode()):
+                return
+        if scope["path"] == "/" and scope["method"] == "GET":
+            given = parse_qs(scope["query_string"].decode("latin-1"), errors="surrogateescape", max_num_fields=100)
+            tokens = [token.encode("utf-8", "surrogateescape") for token in given.get("token", [])]
+            if len(tokens) == 1 and hmac.compare_digest(tokens[0], self._token):
+                set_cookie = f"{cookie}={self._key}; HttpOnly; SameSite=Strict; Path=/"
+                raise _Refusal(303, "come in", (b"location", b"/"), (b"set-cookie", set_cookie.encode()))
+        raise _Refusal(401, "this needs the token that catdb serve was started with", (b"www-authenticate", b"Bearer"))
+
+
+_TOO_LARGE = f"too large: at most {LARGEST >> 20} MB are taken"
+
+
+class _Body:
+    """A request's body, of which no more is handed on than is taken, and no longer waited for than is right."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = LARGEST
+        self._until: float | None = None
+        self._whole = False
+        self.refused = False
+
+    async def receive(self) -> Message:
+        if self._whole:
+            return await self._receive()  # until the client has gone
+        now = asyncio.get_running_loop().time()
+        self._until = self._until or now + PATIENCE
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            self.refused = True
+            raise HTTPException(408, "the request's body takes too long") from None
+        self._left -= len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._left < 0:
+            self.refused = True
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    async def drop(self) -> None:
+        """Read on for a moment and drop it, so that the answer is not lost with the connection."""
+        try:
+            async with asyncio.timeout(_LINGER):
+                while not self._whole:
+                    message = await self._receive()
+                    self._whole = message["type"] != "http.request" or not message.get("more_body", False)
+        except TimeoutError:
+            pass
+
+
+class _Answer:
+    """What is sent back: with every header that is due, without a body for HEAD, and not for ever."""
+
+    def __init__(self, method: str, send: Send) -> None:
+        self._method, self._send = method, send
+        self.linger: _Body | None = None
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            own = {name.lower() for name, _ in message["headers"]}
+            headers = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in own)]
+            if b"cache-control" not in own:
+                headers.append((b"cache-control", b"no-store"))
+            if self.linger and self.linger.refused and b"connection" not in own:
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        elif self._method == "HEAD":
+            message = {**message, "body": b""}
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last and self.linger and self.linger.refused:
+            await self._send({**message, "more_body": True})
+            await self.linger.drop()
+            message = {"type": "http.response.body", "body": b""}
+        async with asyncio.timeout(PATIENCE):
+            await self._send(message)
+
+    async def refuse(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
+        body = json.dumps({"error": reason}).encode("ascii")
+        about = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if self.linger and status == 413:
+            self.linger.refused = True
+        await self.send({"type": "http.response.start", "status": status, "headers": [*about, *headers]})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def _require_own_page(scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]], host: str) -> None:
+    """Refuse what another page sent. To follow a link to the page itself is not that."""
+    for origin in headers.get(b"origin", []):
+        scheme, _, place = origin.decode("latin-1").lower().partition("://")
+        if scheme not in ("http", "https") or place != host:
+            raise _Refusal(403, "a request of another page")
+    site = headers.get(b"sec-fetch-site", [b"none"])
+    if site in ([b"same-origin"], [b"none"]):
+        return
+    followed = headers.get(b"sec-fetch-mode") == [b"navigate"] and headers.get(b"sec-fetch-dest") == [b"document"]
+    if not (followed and scope["method"] == "GET" and scope["path"] == "/"):
+        raise _Refusal(403, "a request of another page")
+
+
+def _bracketed(host: str) -> str:
+    """Return a host as it stands in a Host header."""
+    return f"[{host.strip('[]')}]".lower() if ":" in host else host.lower()
+
+
+def _cookie(header: bytes, name: str) -> str:
+    try:
+        found = SimpleCookie(header.decode("latin-1")).get(name)
+    except CookieError:
+        return ""
+    return found.value if found else ""

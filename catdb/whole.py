@@ -1,0 +1,37 @@
+"""How a file is written whole or not at all: beside its place first, into it when nothing is lacking."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from catdb.errors import CatdbError, StorageError
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[IO[bytes]]:
+    """Give a new file to write to, which takes its name when it is whole, and leaves nothing behind where it is not.
+
+    A pipe or a device is written to as it is. Raises StorageError; what the block raises on purpose stays as it is.
+    """
+    target = os.path.realpath(path)  # a link stays one
+    if os.path.lexists(target) and not os.path.isfile(target):  # a pipe or a device cannot be replaced, a folder opened
+        with open(path, "wb") as stream:
+            yield stream
+        return
+    part = f"{target}.{secrets.token_hex(4)}.part"
+    try:
+        with open(part, "xb") as stream:  # and not mkstemp, whose files nobody else may read
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, target)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(part)
+        if isinstance(error, OSError) and not isinstance(error, CatdbError | BrokenPipeError):  # a file breaks no pipe
+            raise StorageError(f"{path}: {error.strerror or error}; nothing was written") from error
+        raise
