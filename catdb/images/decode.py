@@ -154,7 +154,8 @@ def thumbnail(source: BinaryIO, box: int) -> bytes:
 def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int] | int) -> tuple[Pixels, int, int]:
     """Decode an image to ``size`` (height, width): pixels (height, width, 3), and its own upright width and height.
 
-    An int for the size is a square in which it is to fit whole, in its own proportions and not enlarged. A path, a binary stream (read from its beginning, left open) or a Pillow image (see :func:`fit`). This is the one
+    Instead of a size, so many pixels a side of a square into which it is to fit, in its own proportions, not enlarged.
+    A path, a binary stream (read from its beginning, left open) or a Pillow image (see :func:`fit`). This is the one
     decode, for indexing and for queries. ImageUnreadable says in its message why not.
     """
     if isinstance(source, Image.Image):

@@ -75,12 +75,7 @@ class SharedEngine:
 
     @contextmanager
     def place(self) -> Iterator[Place]:
-        """Take a place in the queue. Raises Refused where the engine is not ready, or all places are taken."""
-        self.start()
-        if self.state == "starting":
-            raise Refused("the engine is starting; search with an image of the database meanwhile", seconds=2)
-        if self.state == "failed":
-            raise Refused(f"there is no engine: {self.reason}")
+        """Take a place in the queue. Raises Refused where all are taken."""
         with self._turn:
             if self._places >= WAITING:
                 seconds = max(1, round(2 * self._pass))
@@ -92,6 +87,15 @@ class SharedEngine:
         finally:
             with self._turn:
                 self._free(place)
+
+    def require(self) -> tuple[int, int]:
+        """Return the (height, width) of the pixels that it takes. Raises Refused where it is not ready."""
+        self.start()
+        if self.state == "starting":
+            raise Refused("the engine is starting; search with an image of the database meanwhile", seconds=2)
+        if self.state == "failed":
+            raise Refused(f"there is no engine: {self.reason}")
+        return self.input_size
 
     async def embed(self, place: Place, pixels: NDArray[np.uint8]) -> Point:
         """Wait for the pass that takes this image along. One whose waiting is cancelled is left out."""

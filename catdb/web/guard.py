@@ -1,9 +1,9 @@
 """Who may ask: what is refused before anything is routed, and the headers that every answer carries.
 
 A page of someone else's, open in the same browser, can send requests here. It cannot read the answers unless its name
-comes to lead here (DNS rebinding): so the Host must be a name of this server's. It cannot hide where it comes from: so an
-Origin must be this server's own, and so must be what a browser says of where a request was made (Sec-Fetch-Site). And
-it cannot send a header of its own choosing without asking, which nobody here answers: so what is no GET needs X-Catdb.
+comes to lead here (DNS rebinding): so the Host must be a name of this server's. It cannot hide where it comes from: so
+an Origin must be this server's own, and so must be what a browser says of where a request was made (Sec-Fetch-Site). It
+cannot send a header of its own choosing without asking, which nobody here answers: so what is no GET needs X-Catdb.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ PATIENCE = 30.0
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]@/\\\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _HEADERS = (
-    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none';"
-     b" frame-ancestors 'none'; object-src 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none';"
+        b" frame-ancestors 'none'; object-src 'none'",
+    ),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -114,7 +117,7 @@ class Guard:
         await self._app({**scope, "method": method}, body.receive, answer.send)
 
     def _require_host(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> str:
-        """Return the Host, one of ours. The address at which a request came in is ours, and no name can stand for it."""
+        """Return the Host, one of ours. The address at which a request came in is ours; no name can stand for it."""
         given = [value.decode("latin-1") for value in headers.get(b"host", [])]
         parts = _HOST.fullmatch(given[0]) if len(given) == 1 else None
         server = scope.get("server") or ("", None)
