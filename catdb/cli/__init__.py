@@ -18,6 +18,7 @@ from catdb.cli.histogram import categories
 from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
 from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
+from catdb.cli.serving import serve
 from catdb.errors import CatdbError
 from catdb.words import show
 
@@ -377,33 +378,7 @@ def backup(target: str, link: bool, db: str | None, as_json: bool) -> None:
 
 cli.add_command(export)
 cli.add_command(relocate)
-
-
-@cli.command(short_help="Search in a browser: a page, and an HTTP API.")
-@database
-@click.option("--host", metavar="H", default="127.0.0.1", help="The address to listen at [127.0.0.1].")
-@click.option(
-    "--port", metavar="P", type=click.IntRange(0, 65535), default=8000, help="The port; 0: a free one [8000]."
-)
-@click.option(
-    "--token", metavar="T", envvar="CATDB_TOKEN", help="Let in only who shows this; needed beyond this machine."
-)
-@click.option(
-    "--allow-host", "allow", metavar="NAME", multiple=True, help="A further name that the server is called by."
-)
-@click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
-@running
-@click.pass_context
-def serve(ctx: click.Context, /, db: str | None, **options: Any) -> None:
-    """Serve a page to search with, and an HTTP API below /api, until interrupted; prints the address of the page.
-
-    Others may build, watch, add and remove meanwhile. Only this machine is answered, unless --host says otherwise.
-    """
-    from catdb.cli.serving import serve
-    from catdb.cli.watching import Signals
-
-    with Signals("finishing what is under way; again to stop at once") as signals:
-        ctx.exit(serve(signals, db, **options))
+cli.add_command(serve)
 
 
 @cli.command(short_help="Show it all on example images, or on your own.")

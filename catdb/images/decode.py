@@ -140,17 +140,6 @@ def read(
         content = again
 
 
-def thumbnail(source: BinaryIO, box: int) -> bytes:
-    """Return a JPEG of a stream's image: upright, whole, of at most ``box`` pixels a side, never enlarged.
-
-    What is transparent is white, and nothing of the file's metadata is left. Raises as :func:`decode` does.
-    """
-    pixels, _, _ = decode(source, box)
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "JPEG", quality=85)
-    return written.getvalue()
-
-
 def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int] | int) -> tuple[Pixels, int, int]:
     """Decode an image to ``size`` (height, width): pixels (height, width, 3), and its own upright width and height.
 

@@ -117,6 +117,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/status", response_model=doc.Status)
     async def status() -> Response:
         """How much the database holds, and how the engine is; cheap enough to be asked for every other second."""
+        desk.engine.start()
         found, watcher = await do(desk.looking, lambda: (db.status(), db.watcher()))
         engine = {"state": desk.engine.state, "reason": desk.engine.reason}
         counts = {name: getattr(found, name) for name in ("images", "failed", "categories", "version")}
@@ -198,7 +199,8 @@ def routes(desk: Desk) -> APIRouter:
             if known is not None:
                 found = await attended(request, do(desk.searching, db.search_image, known.id, **how))
                 return _timed(found, start)
-            if identify(content.getvalue()[:HEAD]) is None:
+            content.seek(0)
+            if identify(content.read(HEAD)) is None:
                 raise HTTPException(415, "not an image, or of no format that catdb reads")
             size = desk.engine.require()
             pixels = (await attended(request, do(desk.decoding, desk.decoders.decode_content, content, size)))[0]

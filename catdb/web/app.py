@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from catdb import errors
 from catdb.web.api import Ascii, Desk, Gone, routes
 from catdb.web.engine import Refused
-from catdb.web.guard import Guard
+from catdb.web.guard import FAILED, Guard
 
 if TYPE_CHECKING:
     from catdb.database import Database
@@ -76,6 +77,8 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _of_values)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Gone, _gone)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _failed)
     return Guard(app, token=token, hosts=hosts, notice=notice)
 
 
@@ -136,6 +139,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     headers = {} if error.seconds is None else {"retry-after": str(error.seconds)}
     return Ascii({"error": str(error)}, status_code=429 if error.busy else 503, headers=headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return Ascii({"error": FAILED}, status_code=500)  # the guard tells of the error
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ from catdb.shapes import of_duplicates
 if TYPE_CHECKING:
     from catdb.database import Database
     from catdb.reconcile import Progress
+
+
+_JOBS = max(1, (os.cpu_count() or 1) // 2)  # images decoded at once: others want to search meanwhile
 
 
 class _Stopped(Exception):
@@ -57,7 +61,7 @@ class Copies:
         found, error = None, None
         try:
             version = self._db.status().version
-            found = version, of_duplicates(self._db.duplicates(progress=self._tell))
+            found = version, of_duplicates(self._db.duplicates(jobs=_JOBS, progress=self._tell))
         except _Stopped:
             pass
         except Exception as failed:

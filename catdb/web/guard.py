@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,9 +30,10 @@ LARGEST = 20 << 20
 """Bytes of a request's body."""
 AT_ONCE = 256
 """Requests that are answered at a time."""
-PATIENCE = 30.0
-"""Seconds for a body to come in, and for an answer to be taken."""
+PATIENCE = 60.0
+"""Seconds for a body to come in."""
 
+FAILED = "something went wrong here; the server's terminal says what"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]@/\\\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _HEADERS = (
     (
@@ -87,14 +89,10 @@ class Guard:
         except asyncio.CancelledError:  # the server is being stopped
             if not answer.started:
                 await answer.refuse(503, "the server is being stopped")
-        except (TimeoutError, ConnectionError):
-            raise_closed = answer.started
-            if not raise_closed:
-                await answer.refuse(408, "the request took too long")
         except Exception as error:
             self._notice(f"{scope['method']} {scope['path']}: {type(error).__name__}: {error}")
             if not answer.started:
-                await answer.refuse(500, "something went wrong here; the server's terminal says what")
+                await answer.refuse(500, FAILED)
         finally:
             self._under_way -= 1
 
@@ -108,11 +106,12 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD") and headers.get(b"x-catdb") != [b"1"]:
             raise _Refusal(403, "a request that is no GET needs the header X-Catdb: 1")
         body = _Body(receive)
-        length = b"".join(headers.get(b"content-length", [b"0"]))
-        if len(length) > 18 or int(length) > LARGEST:
-            answer.linger = body
-            raise _Refusal(413, _TOO_LARGE, (b"connection", b"close"))
         answer.linger = body
+        length = b",".join(headers.get(b"content-length", [b"0"]))
+        if not length.isdigit():
+            raise _Refusal(400, "a Content-Length that is no number")
+        if len(length) > 18 or int(length) > LARGEST:
+            raise _Refusal(413, _TOO_LARGE, (b"connection", b"close"))
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self._app({**scope, "method": method}, body.receive, answer.send)
 
@@ -120,8 +119,7 @@ class Guard:
         """Return the Host, one of ours. The address at which a request came in is ours; no name can stand for it."""
         given = [value.decode("latin-1") for value in headers.get(b"host", [])]
         parts = _HOST.fullmatch(given[0]) if len(given) == 1 else None
-        server = scope.get("server") or ("", None)
-        if parts is None or parts[1].lower() not in self._hosts | {_bracketed(server[0] or "")}:
+        if parts is None or parts[1].lower() not in self._hosts | _addresses(scope.get("server")):
             shown = given[0][:80] if given else ""
             raise _Refusal(403, f"not the host {shown!r}: --allow-host has catdb serve answer to further names")
         return given[0].lower()
@@ -189,7 +187,7 @@ class _Body:
 
 
 class _Answer:
-    """What is sent back: with every header that is due, without a body for HEAD, and not for ever."""
+    """What is sent back: with every header that is due, and without a body for HEAD."""
 
     def __init__(self, method: str, send: Send) -> None:
         self._method, self._send = method, send
@@ -213,8 +211,7 @@ class _Answer:
             await self._send({**message, "more_body": True})
             await self.linger.drop()
             message = {"type": "http.response.body", "body": b""}
-        async with asyncio.timeout(PATIENCE):
-            await self._send(message)
+        await self._send(message)
 
     async def refuse(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
         body = json.dumps({"error": reason}).encode("ascii")
@@ -237,6 +234,14 @@ def _require_own_page(scope: MutableMapping[str, Any], headers: dict[bytes, list
     followed = headers.get(b"sec-fetch-mode") == [b"navigate"] and headers.get(b"sec-fetch-dest") == [b"document"]
     if not (followed and scope["method"] == "GET" and scope["path"] == "/"):
         raise _Refusal(403, "a request of another page")
+
+
+def _addresses(server: Any) -> set[str]:
+    """Return the address at which a request has come in, as a Host header has it."""
+    try:
+        return {_bracketed(str(ip_address(server[0])))}
+    except (TypeError, ValueError):
+        return set()
 
 
 def _bracketed(host: str) -> str:

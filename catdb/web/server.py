@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from catdb.database import Database
 
 _HEAD = 10.0  # seconds in which the head of a first request must have come in
+_TAKING = 30.0  # seconds in which what is sent must be taken, so far that more can be sent
 _IDLE = 15  # seconds for which a connection is kept for a next one
 _CONNECTIONS = 400  # kept open at a time
 _GRACE = 1  # seconds that answers under way are given at the end
@@ -116,9 +117,11 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Uvicorn's, but that it waits only so long for the head of a request, and guards what it answers itself."""
+    """Uvicorn's, but that it waits only so long for a request or for an answer to be taken, and has the guard's headers
+    on what it answers itself."""
 
     _timer: asyncio.TimerHandle | None = None
+    _taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -136,7 +139,23 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._taking is not None:
+            self._taking.cancel()
         super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # a last answer that nobody takes
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._taking = self.loop.call_later(_TAKING, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._taking is not None:
+            self._taking.cancel()
 
     def _wait_for_head(self) -> None:
         if self._timer is None:
