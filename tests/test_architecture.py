@@ -156,7 +156,9 @@ def test_the_web_knows_the_facade_alone_and_only_the_command_line_knows_the_web(
         assert rooms(module) <= {"errors", "images", "shapes", "web"}, name(module)
     knowing = {name(module) for module in MODULES if "web" in rooms(module) and not within(name(module), "web")}
     assert knowing == {"cli.serving"}
-    code = "import catdb.database, catdb.cli.serving, sys\nprint([x for x in ('fastapi', 'uvicorn') if x in sys.modules])"
+    code = (
+        "import catdb.database, catdb.cli.serving, sys\nprint([x for x in ('fastapi', 'uvicorn') if x in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
