@@ -105,8 +105,8 @@ class Ascii(Response):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
-def _timed(result: Result, start: float) -> Response:
-    return Ascii({**shapes.of_result(result), "seconds": round(time.perf_counter() - start, 6)})
+def _timed(result: Result, start: float, **more: object) -> Response:
+    return Ascii({**shapes.of_result(result), **more, "seconds": round(time.perf_counter() - start, 6)})
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -198,7 +198,7 @@ def routes(desk: Desk) -> APIRouter:
             known = await attended(request, do(desk.looking, db.image_of, content))
             if known is not None:
                 found = await attended(request, do(desk.searching, db.search_image, known.id, **how))
-                return _timed(found, start)
+                return _timed(found, start, query=None)
             content.seek(0)
             if identify(content.read(HEAD)) is None:
                 raise HTTPException(415, "not an image, or of no format that catdb reads")

@@ -32,6 +32,7 @@ _STATUS = (
     (errors.CategoryUnknown, 404),
     (errors.ImageUnreadable, 422),
     (errors.CatdbError, 503),  # the database or the engine: not what was asked is wrong, and it may be right again
+    (OSError, 503),
     (ValueError, 422),
 )
 

@@ -106,7 +106,7 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD") and headers.get(b"x-catdb") != [b"1"]:
             raise _Refusal(403, "a request that is no GET needs the header X-Catdb: 1")
         body = _Body(receive)
-        answer.linger = body
+        answer.body = body
         length = b",".join(headers.get(b"content-length", [b"0"]))
         if not length.isdigit():
             raise _Refusal(400, "a Content-Length that is no number")
@@ -155,7 +155,7 @@ class _Body:
         self._left = LARGEST
         self._until: float | None = None
         self._whole = False
-        self.refused = False
+        self.refused = self.too_large = False
 
     async def receive(self) -> Message:
         if self._whole:
@@ -171,7 +171,7 @@ class _Body:
         self._left -= len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         if self._left < 0:
-            self.refused = True
+            self.refused = self.too_large = True
             raise HTTPException(413, _TOO_LARGE)
         return message
 
@@ -191,7 +191,7 @@ class _Answer:
 
     def __init__(self, method: str, send: Send) -> None:
         self._method, self._send = method, send
-        self.linger: _Body | None = None
+        self.body: _Body | None = None
         self.started = False
 
     async def send(self, message: Message) -> None:
@@ -201,25 +201,25 @@ class _Answer:
             headers = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in own)]
             if b"cache-control" not in own:
                 headers.append((b"cache-control", b"no-store"))
-            if self.linger and self.linger.refused and b"connection" not in own:
+            if self.body and self.body.refused and b"connection" not in own:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         elif self._method == "HEAD":
             message = {**message, "body": b""}
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if last and self.linger and self.linger.refused:
+        if last and self.body and self.body.too_large:
             await self._send({**message, "more_body": True})
-            await self.linger.drop()
+            await self.body.drop()
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
     async def refuse(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
-        body = json.dumps({"error": reason}).encode("ascii")
-        about = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if self.linger and status == 413:
-            self.linger.refused = True
+        told = json.dumps({"error": reason}).encode("ascii")
+        about = [(b"content-type", b"application/json"), (b"content-length", str(len(told)).encode())]
+        if self.body and status == 413:
+            self.body.refused = self.body.too_large = True
         await self.send({"type": "http.response.start", "status": status, "headers": [*about, *headers]})
-        await self.send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": told})
 
 
 def _require_own_page(scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]], host: str) -> None:
