@@ -44,8 +44,11 @@ def serve(ctx: click.Context, /, db: str | None, engine: str, precision: str, br
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         signals.first_calls(serving.stop)
-        serving.run(lambda: _say_where(serving.url, options["token"], browse=browse))
-        say("catdb: stopped")
+        try:
+            serving.run(lambda: _say_where(serving.url, options["token"], browse=browse))
+            say("catdb: stopped")
+        except (KeyboardInterrupt, SystemExit):  # of the second signal
+            say("catdb: stopped at once")
         code = signals.code or 0
         if any(thread.daemon and thread.name.startswith("catdb-") for thread in threading.enumerate()):
             sys.stdout.flush()

@@ -7,6 +7,7 @@ so that this is also how many uploads are held in memory beside those of the pas
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from catdb.database import Database
     from catdb.questions import Point
 
+_LAST = 10.0  # seconds
 WAITING = 8
 """Uploads that may wait behind the pass that is running."""
 
@@ -65,6 +67,7 @@ class SharedEngine:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="catdb-engine", daemon=True)
                 self._thread.start()
+                atexit.register(self._thread.join, _LAST)  # under a native library's feet no interpreter may end
 
     def close(self) -> None:
         """End with the pass that is running; who still waits is refused."""
