@@ -1,4 +1,4 @@
-"""Requests made from an OpenAPI document: of what it describes, with values as wild as they come; a seed repeats them."""
+"""Requests made from an OpenAPI document, with values as wild as they come; a seed repeats them."""
 
 from __future__ import annotations
 
