@@ -1,7 +1,7 @@
 """Looking through a database: one image, or pages of them, by number; and how much there is, as cheaply as can be.
 
-A page ends with a cursor: the place in the order, not a count. So what comes and goes meanwhile neither repeats nor hides
-an image. By folder and name the order is (root, path), in a category (probability, number).
+A page ends with a cursor: the place in the order, not a count. So what comes and goes meanwhile neither repeats nor
+hides an image. By folder and name the order is (root, path), in a category (probability, number).
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def image_of(store: Store, content: BinaryIO) -> ImageInfo | None:
 def point(store: Store, number: int) -> tuple[Point, str]:
     """Return what is to be searched for an image, and its path. Raises ImageUnknown; also of a damaged vector."""
     with store.snapshot() as snapshot:
-        found, known = point_of(snapshot, number), _known(snapshot, number)
+        known = _known(snapshot, number)
+        found = point_of(snapshot, number)
         if found is None:
             raise ImageUnknown(f"the vector of image {number} is damaged; run catdb check --repair")
         return found, Roots(snapshot.catalog.roots(), store.path).path(known.root, known.path)
@@ -98,7 +99,7 @@ def open_image(store: Store, number: int) -> BinaryIO:
 
 
 def page(store: Store, after: str | None, limit: int) -> Page:
-    """Return the images after a cursor (None: the first) by folder and name. Raises ValueError for what is no cursor."""
+    """Return the images after a cursor (None: the first) by folder and name. Raises ValueError for no such cursor."""
     root, path = (-1, b"") if after is None else _place(after)
     with store.snapshot() as snapshot:
         found = snapshot.catalog.images_after(root, path, limit + 1)
@@ -158,7 +159,7 @@ def _no_cursor() -> ValueError:
 
 
 def _known(snapshot: Snapshot, number: int) -> Image:
-    known = snapshot.catalog.image(number)
+    known = snapshot.catalog.image(number) if 0 < number < 2**63 else None
     if known is None:
         raise ImageUnknown(f"the database holds no image {number}")
     return known

@@ -345,6 +345,10 @@ class Database:
         """
         return browse.open_image(self._store, id)
 
+    def category_id(self, name: str) -> str:
+        """Return the id of a category, given by id or name. Raises CategoryUnknown."""
+        return self._store.category_id(self._category_number(name))
+
     def _category_number(self, name: str) -> int:
         return category_named(name, self._store.categories())
 

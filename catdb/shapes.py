@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from catdb.browse import ImageInfo, Page
     from catdb.database import CategoryInfo, Info
     from catdb.duplicates import Duplicates
     from catdb.images import Failure
@@ -57,6 +58,20 @@ def of_category(images: Iterable[tuple[str, float]]) -> Shape:
     return {"images": [{"path": path, "probability": probability} for path, probability in images]}
 
 
+def of_image(image: ImageInfo) -> Shape:
+    """Return one image."""
+    return {**_of_image(image), "categories": [dataclasses.asdict(category) for category in image.categories]}
+
+
+def of_page(page: Page, category: str | None = None) -> Shape:
+    """Return a page of images; of a category (its id) with the probability of each."""
+    images = [_of_image(image) for image in page.images]
+    if category is not None:
+        for shape, image in zip(images, page.images, strict=True):
+            shape["probability"] = next(own.probability for own in image.categories if own.id == category)
+    return {"images": images, "next": page.next, "total": page.total}
+
+
 def of_failures(failures: Iterable[Failure]) -> Shape:
     """Return the files that could not be read."""
     return {"failures": _reasons(failures)}
@@ -74,6 +89,10 @@ def of_duplicates(found: Duplicates) -> Shape:
         "freed": found.freed,
         "notes": list(found.notes),
     }
+
+
+def _of_image(image: ImageInfo) -> Shape:
+    return {"id": image.id, "path": image.path, "width": image.width, "height": image.height}
 
 
 def _reasons(failures: Iterable[Failure]) -> list[Shape]:

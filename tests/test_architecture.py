@@ -34,17 +34,22 @@ OWNERS = {
     "psutil": {"mounts"},
     "scipy": {"blocks"},
     "watchdog": {"watch"},
+    "fastapi": {"web"},
+    "starlette": {"web"},  # on which fastapi stands, and which it hands through
+    "pydantic": {"web"},
+    "uvicorn": {"web.server"},
+    "h11": {"web.server"},
 }
 SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
 EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
 HEAVY = (
     *("PIL", "cv2", "h5py", "keras", "matplotlib", "numkong", "numpy", "openvino", "psutil", "scipy", "sqlite3"),
-    *("tensorflow", "tqdm", "watchdog", "xxhash"),
+    *("tensorflow", "tqdm", "watchdog", "xxhash", "fastapi", "starlette", "pydantic", "uvicorn", "h11"),
 )
 
 INWARD = {
     *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
-    *("backup", "duplicates", "roots", "export", "relocate", "cli"),
+    *("backup", "browse", "duplicates", "roots", "export", "relocate", "web", "cli"),
 }
 SHOWING = {"cli", "web", "report"}
 FORBIDDEN = {
@@ -71,6 +76,7 @@ FORBIDDEN = {
     "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
     "calibration": INWARD - {"store"} | {"images", "backbones", "shard"},
     "query": {"database", "watch", "reconcile", "why", "quality", "duplicates", "cli"},
+    "browse": {"database", "watch", "reconcile", "quality", "duplicates", "cli"},
     "why": {"database", "watch", "reconcile", "duplicates", "cli"},
     "quality": {"database", "watch", "reconcile", "duplicates", "cli"},
     "ingest": {"database", "watch", "reconcile", "query", "duplicates", "cli"},
@@ -142,6 +148,21 @@ def test_only_the_facade_knows_the_watch_and_only_when_it_is_asked_to() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("False False\n", "")
+
+
+def test_the_web_knows_the_facade_alone_and_only_the_command_line_knows_the_web() -> None:
+    """What it needs of a database, the facade gives; a database or a command that is not "serve" loads no server."""
+    of_web = [module for module in MODULES if within(name(module), "web")]
+    assert of_web
+    for module in of_web:
+        assert rooms(module) <= {"errors", "images", "shapes", "web"}, name(module)
+    knowing = {name(module) for module in MODULES if "web" in rooms(module) and not within(name(module), "web")}
+    assert knowing == {"cli.serving"}
+    code = (
+        "import catdb.database, catdb.cli.serving, sys\nprint([x for x in ('fastapi', 'uvicorn') if x in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 @pytest.mark.parametrize("module", ["errors", "shapes", "words"])

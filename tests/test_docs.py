@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from catdb import Database
@@ -40,7 +42,7 @@ def test_every_block_of_the_readme_is_of_a_kind_that_a_test_runs() -> None:
 
 
 def test_the_commands_of_the_readme_run(pictures: Path) -> None:
-    block, _ = blocks("console")
+    block, *_ = blocks("console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     assert len(commands) == 20
     for command in commands:
@@ -57,7 +59,7 @@ def test_the_commands_of_the_readme_run(pictures: Path) -> None:
 
 
 def test_the_watching_of_the_readme_runs(pictures: Path) -> None:
-    _, block = blocks("console")
+    _, block, *_ = blocks("console")
     lines = block.splitlines()
     assert len(lines) == 3
     for number, line in enumerate(lines):
@@ -69,6 +71,29 @@ def test_the_watching_of_the_readme_runs(pictures: Path) -> None:
             assert any(said == "in step: 14 images; watching 1 folder\n" for said in process.stderr)
             process.terminate()
             assert process.wait(60) == 0
+
+
+def test_the_serving_of_the_readme_runs(pictures: Path) -> None:
+    *_, serve, ask = blocks("console")
+    command, address = serve.splitlines()
+    words = shlex.split(command.removeprefix("$ "), comments=True)
+    words[0] = str(Path(sys.executable).with_name("catdb"))
+    Database(".catdb", backbone="classic").build(pictures)
+    with subprocess.Popen(
+        [*words, "--port", "0"], stdout=subprocess.PIPE, text=True, env={**os.environ, "BROWSER": "true"}
+    ) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        try:
+            assert re.sub("[0-9]+/$", "8000/", url) == address
+            curl, dash, header, binary, file, asked = shlex.split(ask.removeprefix("$ "))
+            assert (curl, dash, binary, file[0]) == ("curl", "-H", "--data-binary", "@")
+            headers = dict([header.split(": ")])
+            found = httpx.post(asked.replace(address, url), headers=headers, content=Path(file[1:]).read_bytes())
+            assert found.json()["matches"][0]["path"].endswith("/boat.jpg")
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_the_watching_python_of_the_readme_runs(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

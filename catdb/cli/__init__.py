@@ -18,6 +18,7 @@ from catdb.cli.histogram import categories
 from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
 from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
+from catdb.cli.serving import serve
 from catdb.errors import CatdbError
 from catdb.words import count, show
 
@@ -381,6 +382,7 @@ def backup(target: str, link: bool, db: str | None, as_json: bool) -> None:
 
 cli.add_command(export)
 cli.add_command(relocate)
+cli.add_command(serve)
 
 
 @cli.command(short_help="Show it all on example images, or on your own.")

@@ -34,7 +34,9 @@ class Signals:
     They are heard also where a shell has a background job ignore SIGINT: whoever sends one to it means it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, finishing: str = _FINISHING) -> None:
+        """``finishing`` says what the first of them waits for."""
+        self._finishing = finishing
         self._stop: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
         self._count = 0
@@ -62,7 +64,7 @@ class Signals:
         self._count += 1
         self.code = _INTERRUPTED if number == signal.SIGINT else 0
         if self._count == 1 and self._stop:
-            _write(f"catdb: {_FINISHING}\n")
+            _write(f"catdb: {self._finishing}\n")
             self._stop()
         elif self._count <= 2:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)

@@ -13,6 +13,7 @@ from catdb.images.confined import open_below
 from catdb.images.decode import Picture, decode, fit, read
 from catdb.images.decoders import Decoders
 from catdb.images.find import (
+    HEAD,
     Content,
     Failure,
     Found,
@@ -26,6 +27,7 @@ from catdb.images.find import (
 )
 
 __all__ = [
+    "HEAD",
     "Content",
     "Decoders",
     "Failure",

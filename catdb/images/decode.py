@@ -140,21 +140,11 @@ def read(
         content = again
 
 
-def thumbnail(source: BinaryIO, box: int) -> bytes:
-    """Return a JPEG of a stream's image: upright, whole, of at most ``box`` pixels a side, never enlarged.
-
-    What is transparent is white, and nothing of the file's metadata is left. Raises as :func:`decode` does.
-    """
-    pixels, _, _ = decode(source, box)
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "JPEG", quality=85)
-    return written.getvalue()
-
-
 def decode(source: str | Image.Image | BinaryIO, size: tuple[int, int] | int) -> tuple[Pixels, int, int]:
     """Decode an image to ``size`` (height, width): pixels (height, width, 3), and its own upright width and height.
 
-    An int for the size is a square in which it is to fit whole, in its own proportions and not enlarged. A path, a binary stream (read from its beginning, left open) or a Pillow image (see :func:`fit`). This is the one
+    Instead of a size, so many pixels a side of a square into which it is to fit, in its own proportions, not enlarged.
+    A path, a binary stream (read from its beginning, left open) or a Pillow image (see :func:`fit`). This is the one
     decode, for indexing and for queries. ImageUnreadable says in its message why not.
     """
     if isinstance(source, Image.Image):

@@ -18,8 +18,9 @@ from typing import BinaryIO
 from PIL import AvifImagePlugin
 
 from catdb.errors import ImageUnreadable
-from catdb.images.decode import Pixels, decode, thumbnail
+from catdb.images.decode import Pixels, decode
 from catdb.images.decoders import ANSWER, DECODE, FAULTS, OUT_OF_MEMORY, READY, REQUEST, THUMBNAIL
+from catdb.images.thumbnail import thumbnail
 
 Decode = Callable[..., tuple[Pixels, int, int]]  # of a path or a stream, and a size
 

@@ -9,6 +9,6 @@ This package alone knows the web framework and its server; it knows the database
 from __future__ import annotations
 
 from catdb.web.app import create_app
-from catdb.web.server import serve
+from catdb.web.server import Serving, serve
 
-__all__ = ["create_app", "serve"]
+__all__ = ["Serving", "create_app", "serve"]

@@ -7,6 +7,7 @@ so that this is also how many uploads are held in memory beside those of the pas
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from catdb.database import Database
     from catdb.questions import Point
 
+_LAST = 10.0  # seconds
 WAITING = 8
 """Uploads that may wait behind the pass that is running."""
 
@@ -65,6 +67,7 @@ class SharedEngine:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="catdb-engine", daemon=True)
                 self._thread.start()
+                atexit.register(self._thread.join, _LAST)  # under a native library's feet no interpreter may end
 
     def close(self) -> None:
         """End with the pass that is running; who still waits is refused."""
@@ -75,12 +78,7 @@ class SharedEngine:
 
     @contextmanager
     def place(self) -> Iterator[Place]:
-        """Take a place in the queue. Raises Refused where the engine is not ready, or all places are taken."""
-        self.start()
-        if self.state == "starting":
-            raise Refused("the engine is starting; search with an image of the database meanwhile", seconds=2)
-        if self.state == "failed":
-            raise Refused(f"there is no engine: {self.reason}")
+        """Take a place in the queue. Raises Refused where all are taken."""
         with self._turn:
             if self._places >= WAITING:
                 seconds = max(1, round(2 * self._pass))
@@ -92,6 +90,15 @@ class SharedEngine:
         finally:
             with self._turn:
                 self._free(place)
+
+    def require(self) -> tuple[int, int]:
+        """Return the (height, width) of the pixels that it takes. Raises Refused where it is not ready."""
+        self.start()
+        if self.state == "starting":
+            raise Refused("the engine is starting; search with an image of the database meanwhile", seconds=2)
+        if self.state == "failed":
+            raise Refused(f"there is no engine: {self.reason}")
+        return self.input_size
 
     async def embed(self, place: Place, pixels: NDArray[np.uint8]) -> Point:
         """Wait for the pass that takes this image along. One whose waiting is cancelled is left out."""

@@ -1,9 +1,9 @@
 """Who may ask: what is refused before anything is routed, and the headers that every answer carries.
 
 A page of someone else's, open in the same browser, can send requests here. It cannot read the answers unless its name
-comes to lead here (DNS rebinding): so the Host must be a name of this server's. It cannot hide where it comes from: so an
-Origin must be this server's own, and so must be what a browser says of where a request was made (Sec-Fetch-Site). And
-it cannot send a header of its own choosing without asking, which nobody here answers: so what is no GET needs X-Catdb.
+comes to lead here (DNS rebinding): so the Host must be a name of this server's. It cannot hide where it comes from: so
+an Origin must be this server's own, and so must be what a browser says of where a request was made (Sec-Fetch-Site). It
+cannot send a header of its own choosing without asking, which nobody here answers: so what is no GET needs X-Catdb.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,13 +30,17 @@ LARGEST = 20 << 20
 """Bytes of a request's body."""
 AT_ONCE = 256
 """Requests that are answered at a time."""
-PATIENCE = 30.0
-"""Seconds for a body to come in, and for an answer to be taken."""
+PATIENCE = 60.0
+"""Seconds for a body to come in."""
 
+FAILED = "something went wrong here; the server's terminal says what"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]@/\\\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _HEADERS = (
-    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none';"
-     b" frame-ancestors 'none'; object-src 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none';"
+        b" frame-ancestors 'none'; object-src 'none'",
+    ),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -84,14 +89,10 @@ class Guard:
         except asyncio.CancelledError:  # the server is being stopped
             if not answer.started:
                 await answer.refuse(503, "the server is being stopped")
-        except (TimeoutError, ConnectionError):
-            raise_closed = answer.started
-            if not raise_closed:
-                await answer.refuse(408, "the request took too long")
         except Exception as error:
             self._notice(f"{scope['method']} {scope['path']}: {type(error).__name__}: {error}")
             if not answer.started:
-                await answer.refuse(500, "something went wrong here; the server's terminal says what")
+                await answer.refuse(500, FAILED)
         finally:
             self._under_way -= 1
 
@@ -105,20 +106,20 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD") and headers.get(b"x-catdb") != [b"1"]:
             raise _Refusal(403, "a request that is no GET needs the header X-Catdb: 1")
         body = _Body(receive)
-        length = b"".join(headers.get(b"content-length", [b"0"]))
+        answer.body = body
+        length = b",".join(headers.get(b"content-length", [b"0"]))
+        if not length.isdigit():
+            raise _Refusal(400, "a Content-Length that is no number")
         if len(length) > 18 or int(length) > LARGEST:
-            answer.linger = body
             raise _Refusal(413, _TOO_LARGE, (b"connection", b"close"))
-        answer.linger = body
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self._app({**scope, "method": method}, body.receive, answer.send)
 
     def _require_host(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> str:
-        """Return the Host, one of ours. The address at which a request came in is ours, and no name can stand for it."""
+        """Return the Host, one of ours. The address at which a request came in is ours; no name can stand for it."""
         given = [value.decode("latin-1") for value in headers.get(b"host", [])]
         parts = _HOST.fullmatch(given[0]) if len(given) == 1 else None
-        server = scope.get("server") or ("", None)
-        if parts is None or parts[1].lower() not in self._hosts | {_bracketed(server[0] or "")}:
+        if parts is None or parts[1].lower() not in self._hosts | _addresses(scope.get("server")):
             shown = given[0][:80] if given else ""
             raise _Refusal(403, f"not the host {shown!r}: --allow-host has catdb serve answer to further names")
         return given[0].lower()
@@ -154,7 +155,7 @@ class _Body:
         self._left = LARGEST
         self._until: float | None = None
         self._whole = False
-        self.refused = False
+        self.refused = self.too_large = False
 
     async def receive(self) -> Message:
         if self._whole:
@@ -170,7 +171,7 @@ class _Body:
         self._left -= len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         if self._left < 0:
-            self.refused = True
+            self.refused = self.too_large = True
             raise HTTPException(413, _TOO_LARGE)
         return message
 
@@ -186,11 +187,11 @@ class _Body:
 
 
 class _Answer:
-    """What is sent back: with every header that is due, without a body for HEAD, and not for ever."""
+    """What is sent back: with every header that is due, and without a body for HEAD."""
 
     def __init__(self, method: str, send: Send) -> None:
         self._method, self._send = method, send
-        self.linger: _Body | None = None
+        self.body: _Body | None = None
         self.started = False
 
     async def send(self, message: Message) -> None:
@@ -200,26 +201,25 @@ class _Answer:
             headers = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in own)]
             if b"cache-control" not in own:
                 headers.append((b"cache-control", b"no-store"))
-            if self.linger and self.linger.refused and b"connection" not in own:
+            if self.body and self.body.refused and b"connection" not in own:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         elif self._method == "HEAD":
             message = {**message, "body": b""}
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if last and self.linger and self.linger.refused:
+        if last and self.body and self.body.too_large:
             await self._send({**message, "more_body": True})
-            await self.linger.drop()
+            await self.body.drop()
             message = {"type": "http.response.body", "body": b""}
-        async with asyncio.timeout(PATIENCE):
-            await self._send(message)
+        await self._send(message)
 
     async def refuse(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
-        body = json.dumps({"error": reason}).encode("ascii")
-        about = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if self.linger and status == 413:
-            self.linger.refused = True
+        told = json.dumps({"error": reason}).encode("ascii")
+        about = [(b"content-type", b"application/json"), (b"content-length", str(len(told)).encode())]
+        if self.body and status == 413:
+            self.body.refused = self.body.too_large = True
         await self.send({"type": "http.response.start", "status": status, "headers": [*about, *headers]})
-        await self.send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": told})
 
 
 def _require_own_page(scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]], host: str) -> None:
@@ -234,6 +234,14 @@ def _require_own_page(scope: MutableMapping[str, Any], headers: dict[bytes, list
     followed = headers.get(b"sec-fetch-mode") == [b"navigate"] and headers.get(b"sec-fetch-dest") == [b"document"]
     if not (followed and scope["method"] == "GET" and scope["path"] == "/"):
         raise _Refusal(403, "a request of another page")
+
+
+def _addresses(server: Any) -> set[str]:
+    """Return the address at which a request has come in, as a Host header has it."""
+    try:
+        return {_bracketed(str(ip_address(server[0])))}
+    except (TypeError, ValueError):
+        return set()
 
 
 def _bracketed(host: str) -> str:

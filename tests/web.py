@@ -1,0 +1,90 @@
+"""What the tests of the web share: a server in a thread, or in a process of its own, and requests as they are."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from catdb import Database
+from catdb.web import Serving
+
+CATDB = str(Path(sys.executable).with_name("catdb"))
+OWN = {"X-Catdb": "1"}
+
+
+class Client(httpx.Client):
+    """A client of a server that is being tested. ``told``: what the server had to say of failures."""
+
+    told: list[str]
+
+
+@contextmanager
+def served(db: Database, **how: object) -> Iterator[Client]:
+    """Serve a database on a free port, in a thread."""
+    told: list[str] = []
+    serving = Serving(db, port=0, notice=told.append, **how)  # type: ignore[arg-type]
+    ready = threading.Event()
+    thread = threading.Thread(target=serving.run, args=(ready.set,))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        with Client(base_url=serving.url, timeout=60, trust_env=False) as client:
+            client.told = told
+            yield client
+    finally:
+        serving.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def serving_process(
+    db: Path, *words: str, env: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run ``catdb serve`` on a free port; give the process and its URL once it listens."""
+    command = [CATDB, "serve", "--db", str(db), "--port", "0", *words]
+    pipe = subprocess.PIPE
+    environment = {**os.environ, **(env or {})}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        try:
+            assert process.stdout
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@dataclass
+class Raw:
+    """An answer, byte for byte."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def raw(url: str, target: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes = b"") -> Raw:
+    """Ask for a target exactly as it is given: no client tidies it up."""
+    place = httpx.URL(url)
+    connection = http.client.HTTPConnection(place.host, place.port or 80, timeout=30)
+    connection._validate_path = lambda path: None  # type: ignore[attr-defined]  # what is wrong is to be sent, too
+    try:
+        own = {name.lower() for name in headers or {}}
+        connection.putrequest(method, target, skip_host="host" in own, skip_accept_encoding=True)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        if body:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body or None)
+        answer = connection.getresponse()
+        return Raw(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
