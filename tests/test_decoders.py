@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,41 @@ def test_every_kind_of_file_gives_what_it_gives_in_the_process(tmp_path: Path) -
     assert found == [outcome(path, decode) for path in paths]
     assert sum(isinstance(one, tuple) and len(one) == 2 for one in found) >= len(reasons) - 1  # root may read all
     assert sum(isinstance(one, tuple) and len(one) == 3 for one in found) >= 32
+
+
+def test_content_gives_what_the_file_gives_and_a_thumbnail_is_whole_and_upright(tmp_path: Path) -> None:
+    """The worker is handed the bytes, and opens nothing."""
+    write_good(tmp_path)
+    write_bad(tmp_path)
+    paths = [path for path in sorted(tmp_path.rglob("*")) if path.is_file() and path.stat().st_size < 1 << 20]
+    with Decoders() as workers:
+        for path in paths:
+            with open(path, "rb") as content:
+                there = outcome(str(path), lambda _, size: workers.decode_content(content, size))
+                with open(path, "rb") as again:
+                    here = outcome(str(path), lambda _, size: decode(again, size))
+                assert there == here, path
+                if isinstance(here, tuple) and len(here) == 3:
+                    for box in (1, 33, 160):
+                        shown = Image.open(BytesIO(workers.thumbnail(content, box)))
+                        _, width, height = here
+                        assert (shown.format, max(shown.size)) == ("JPEG", min(box, max(width, height)))
+                        ratio = min(1.0, box / max(width, height))
+                        assert shown.size == (max(1, round(width * ratio)), max(1, round(height * ratio))), path
+
+
+def test_a_file_that_is_cut_short_while_it_is_handed_on_is_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)).save(path)
+
+    class Short(BytesIO):
+        def read(self, count: int | None = -1) -> bytes:
+            return b"" if self.tell() else super().read(count)
+
+    with Decoders() as workers:
+        with pytest.raises(ImageUnreadable, match="PNG"):
+            workers.decode_content(Short(path.read_bytes()), (16, 16))
+        assert workers.decode_content(BytesIO(path.read_bytes()), (16, 16))[1:] == (900, 900)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (299, 299), (331, 250), (600, 600)])

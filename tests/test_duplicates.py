@@ -482,7 +482,7 @@ def test_the_command_prints_lines_json_and_csv(album: Path, indexed: Database, t
     assert found.keys() == {"groups", "unread", "images", "freed", "notes"}
     assert [group["tier"] for group in found["groups"]] == ["bytes"] * 3 + ["pixels"] * 3 + ["near"] * 3
     assert found["groups"][0]["images"][0].keys() == {
-        *("path", "width", "height", "bytes", "modified", "similarity", "copies")
+        *("path", "width", "height", "bytes", "modified", "similarity", "copies", "id")
     }
     with open(tmp_path / "found.csv", newline="") as file:
         rows = list(csv.DictReader(file))

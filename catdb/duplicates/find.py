@@ -53,7 +53,7 @@ class Duplicate:
     modified: float  # seconds since the epoch
     similarity: float  # to the one to keep: 1 where bytes or pixels are equal
     copies: int  # further images that it stands for: those of its own group in an earlier tier
-    id: int = 0  # of the image, in this database
+    id: int = field(default=0, compare=False)  # of the image, in this database: another one knows it by another
 
 
 @dataclass(frozen=True, slots=True)
