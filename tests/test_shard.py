@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from catdb import shard
 from catdb.checksum import checksum
+from catdb.encoding import Encoding
 from catdb.errors import ShardDamaged
 from catdb.shard import Rows, encode, opened, write
 
@@ -29,9 +32,13 @@ def saved(path: Path, data: bytes) -> str:
     return str(path)
 
 
-def load(path: str, category: str, dimension: int = 12) -> Rows:
+def load(path: str, category: str, dimension: int = 12, store: str = "float16") -> Rows:
     with opened(path) as file:
-        return shard.load(file, category, dimension)
+        return shard.load(file, category, dimension, store)
+
+
+def in_int8(rows: Rows) -> Rows:
+    return Rows(Encoding(store="int8").rows(rows.features), rows.image_ids, rows.categories)
 
 
 def verify(path: str, size: int, expected: int) -> None:
@@ -140,6 +147,68 @@ def test_verify_catches_another_length(tmp_path: Path, change: Callable[[bytes],
         verify(str(tmp_path / "1.h5"), len(data), checksum(data))
 
 
+@pytest.mark.parametrize("store", shard.FORMATS)
+def test_a_row_of_either_format_takes_its_numbers_and_24_bytes(tmp_path: Path, store: str) -> None:
+    sizes = []
+    for count in (1000, 3000):
+        rows = make_rows(count, 256)
+        sizes.append(len(encode("c", rows if store == "float16" else in_int8(rows))))
+    bytes_of_a_row = {"float16": 512, "int8": 256}[store] + 8 + 16
+    assert abs(sizes[1] - sizes[0] - 2000 * bytes_of_a_row) < 256  # columns begin at multiples of 64
+    assert sizes[0] < 1000 * bytes_of_a_row + 10_000
+
+
+def test_int8_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = in_int8(make_rows(100))
+    path = saved(tmp_path / "1.h5", encode("c", rows))
+    found = load(path, "c", store="int8")
+    assert found.features.dtype == np.int8
+    np.testing.assert_array_equal(found.features, rows.features)
+    np.testing.assert_array_equal(found.image_ids, rows.image_ids)
+    assert found.features.ctypes.data % 64 == 0 and not found.features.flags.writeable
+    assert encode("c", found) == Path(path).read_bytes()
+
+
+@pytest.mark.parametrize(("held", "asked"), [("float16", "int8"), ("int8", "float16")])
+def test_a_shard_of_the_other_format_is_refused(tmp_path: Path, held: str, asked: str) -> None:
+    rows = make_rows(10) if held == "float16" else in_int8(make_rows(10))
+    path = saved(tmp_path / "1.h5", encode("c", rows))
+    with pytest.raises(ShardDamaged, match=f"not a shard of c in format {shard.FORMATS[asked]}"):
+        load(path, "c", store=asked)
+
+
+# Files of these formats as they were first written, of make_rows(3): compressed, for most of a small one is zeros.
+GOLDEN = {
+    "float16": """
+    eNrr9HBx4+WS4mIAAQ4OBhYGAQZk8B8KBBRR+TD5BCjNCKUPQOkHTDBxFrBcAFRcAGp+BDOEnwEV52EwgKpnB7I5GNLyi3ITS4DqOYDOAss4oN
+    gDo0OCXF1BvP9oAO4BVgglwTAKRiLwcHUEJ70IKN8CJsGMqi4tNbGktCi1GMbPzE1MT43PTIHxkxNLUtPzizJhKmDpTwGHvYLQdI6eH3gYPKD6
+    ORlEgCkbam4lTJ8kIyNYpwDcDg7MdM+BYDMCEzgjkgJGBg0IzcSI4k0eNG8j+BJgrYIK/AxM0BzKxcrAxQ/PPhxgeSYmJqjVkJzEzAjLUh5oPq
+    8YUukj2M/fhREYChoMBCIUCjhg5RwzfnWw8qaBbTQP4gOY6RcScoyMqOkXQQuAlaLXC7jTqYcE9hpgwmjgA4G7s78PIwO0wMFSvyajqb/BPxpm
+    o2AUjIJRMApGwSgYBaNgFIyCUTAKRsFQA6IOsgc3mnXvsNv+bBPXgZzNb3YtdbIyXrK1YUvETos9jtu2mS/avNI6dZOZmr5djAX3jlsbgy322Q
+    dsOb2ZyUZ89+ot/NZLLW7rxliyQ83jgtK8UPoZIwPDUyYGBmUgfRFI9wLxTaB4M5Bvy8zA4AXEE5kg4zurmEbjYxSMglEwCkbBKKAHIHb+kAVK
+    Y/IR8zEQMQUwiXs+JgE6EWOA5pKGQREeANiTb1o=
+    """,
+    "int8": """
+    eNrr9HBx4+WS4mIAAQ4OBhYGAQZk8B8KBBRR+TD5BCjNCKUPQOkHTDBxFrBcAFRcAGp+BDOEnwEV52EwgKpnB7I5GNLyi3ITS4DqOYDOAss4oN
+    gDNZ4hJMjVFST6Hw3APcAKoSQYRsFIBB6ujuCkFwHlW8AkmFHVpaUmlpQWpRbD+Jm5iemp8ZkpMH5yYklqen5RJkwFLB0q4LBXEJrO0fMDD4MH
+    VD8ngwgwZUPNrYTpk2RkBOsUgNvBgWIfI0IIzGYEJnBGJAWMDBoQmokRxZs8aN5G8AXAWkH5DNk+ViAN4jMxMUGthOQgZkZYVlJB83HDkEwfwX
+    7+LozAUNBgIBChUMABK+eY8auDlTcNbKN5EB/ATL+QkGNkRE2/zFjSK3K9gDu9qkhgrwEmjAY+ELg7+/swMkALHPRyBlTuoam/wT8aZqNgFIyC
+    UTAKRsEoGAWjYBSMglEwCkbBUAN+8wRevf+x+fv9es7PL0+ufKDxxv8DU73utS/K9e8+OB17a6XGpsMOVcsFpXmh9DNGBoanTAwMykD6IpDuBe
+    KbQPFmIN+WmYHBC4gnMkHGblYxjYb1KBgFo2AUjIJRMFgAsfOHLFAak4+Yj4GIKYBJ3PMxNtCJGAM0lzQMivAAANW9Yfk=
+    """,
+}
+
+
+@pytest.mark.parametrize("store", GOLDEN)
+def test_a_file_of_each_format_is_read(tmp_path: Path, store: str) -> None:
+    data = zlib.decompress(base64.b64decode(GOLDEN[store]))
+    found = load(saved(tmp_path / "1.h5", data), "c", store=store)
+    rows = make_rows(3) if store == "float16" else in_int8(make_rows(3))
+    for column in ("features", "image_ids", "categories"):
+        np.testing.assert_array_equal(getattr(found, column), getattr(rows, column))
+    assert found.image_ids.tolist() == [7, 10, 13]
+
+
 # --- what is no shard -------------------------------------------------------------------------------------------
 
 
@@ -213,6 +282,7 @@ STRANGE: dict[str, dict[str, Callable[[h5py.File, str], object]]] = {
     "checksummed by HDF5": {"features": as_dataset((3, 12), "<f2", fletcher32=True)},
     "float32": {"features": as_dataset((3, 12), "<f4")},
     "the other byte order": {"image_id": as_dataset((3,), ">i8")},
+    "int8 in format 1": {"features": as_dataset((3, 12), "i1")},
     "features of one dimension": {"features": as_dataset((3,), "<f2")},
     "ids of two dimensions": {"image_id": as_dataset((3, 1), "<i8")},
     "fewer features": {"features": as_dataset((2, 12), "<f2")},

@@ -19,6 +19,7 @@ from stock import CATEGORIES, META, delete, put, shards
 
 from catdb import BackboneMismatch, Database, DatabaseDamaged
 from catdb.check import check, repair
+from catdb.encoding import STORES
 from catdb.projection import Projection, fit
 from catdb.query import Reach, answer_vector
 from catdb.store import Store
@@ -41,9 +42,9 @@ def vector(seed: int) -> NDArray[np.float16]:
     return (value / np.linalg.norm(value)).astype(np.float16)
 
 
-def made(path: Path, dimensions: int | None = NARROW) -> Store:
+def made(path: Path, dimensions: int | None = NARROW, numbers: str = "float16") -> Store:
     store = Store(str(path), wait=0.0)
-    store.create({**META, "dimension": WIDE, "dimensions": dimensions}, CATEGORIES)
+    store.create({**META, "dimension": WIDE, "dimensions": dimensions, "store": numbers}, CATEGORIES)
     with store.writing() as catalog, catalog.transaction():
         catalog.add_root(b"/photos", b"../photos", True)
     return store
@@ -53,10 +54,10 @@ def fill(store: Store, numbers: range) -> None:
     store.commit([replace(put(number), vector=vector(number)) for number in numbers])
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A folded database of 200 images that has fitted its projection."""
-    store = made(tmp_path / "db")
+@pytest.fixture(params=STORES)
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A folded database of 200 images that has fitted its projection, of float16 and of int8 numbers."""
+    store = made(tmp_path / "db", numbers=request.param)
     fill(store, range(200))
     store.fold_due(at_rest=True)
     yield store
