@@ -38,7 +38,12 @@ export function show(path) {
 }
 
 export const base = (path) => path.slice(path.lastIndexOf("/") + 1);
-export const folder = (path) => path.slice(0, Math.max(1, path.lastIndexOf("/")));
+
+/** The folder that a path is in; of a deep one the last two names. */
+export function folder(path) {
+  const names = path.split("/").slice(1, -1);
+  return names.length > 2 ? `…/${names.slice(-2).join("/")}` : `/${names.join("/")}`;
+}
 
 /** How much of the database an answer rests on. */
 export function searched(answer) {
