@@ -15,6 +15,7 @@ let showing = new AbortController();
 let known = null; // what /api/status last said
 let drawn = null; // the version of the database that is shown
 let last = 0; // upload
+let at = null; // the query string that is shown
 
 const state = () => Object.fromEntries(new URLSearchParams(location.search));
 const say = (words) => ($("said").textContent = words);
@@ -35,8 +36,9 @@ async function draw({ focus = false } = {}) {
   showing = new AbortController();
   const { signal } = showing;
   $("detail").close();
-  const at = state();
-  const [fill, place] = view(at);
+  at = location.search;
+  const values = state();
+  const [fill, place] = view(values);
   for (const link of document.querySelectorAll("nav a")) {
     const own = new URL(link.href).searchParams.get("view") ?? "";
     if (own === place && fill !== answer) link.setAttribute("aria-current", "page");
@@ -44,7 +46,7 @@ async function draw({ focus = false } = {}) {
   }
   main.setAttribute("aria-busy", "true");
   try {
-    const words = await fill(main, at, { signal, status, choose: () => $("file").click(), go, say });
+    const words = await fill(main, values, { signal, status, choose: () => $("file").click(), go, say });
     if (signal.aborted) return;
     drawn = known?.version ?? null;
     document.title = `${words} · catdb`;
@@ -102,7 +104,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   go(Object.fromEntries(to.searchParams));
 });
-addEventListener("popstate", () => draw());
+addEventListener("popstate", () => location.search !== at && draw()); // "#main" leads to no other view
 
 $("file").addEventListener("change", (event) => {
   give(event.target.files[0]);

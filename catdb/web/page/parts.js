@@ -114,6 +114,7 @@ export function large(dialog, known, images, showAnother) {
     if (event.key === "ArrowLeft") to(place - 1);
     if (event.key === "ArrowRight") to(place + 1);
   };
+  const held = dialog.open ? document.activeElement.textContent : null; // what is pressed again and again stays in focus
   const said = h("span", { class: "faint", role: "status" });
   const copy = async () => {
     await navigator.clipboard.writeText(known.path);
@@ -130,7 +131,7 @@ export function large(dialog, known, images, showAnother) {
       h(
         "p",
         { class: "bar" },
-        h("a", { class: "button primary", href: address({ image: known.id }) }, "Search with this"),
+        h("a", { class: "button primary", autofocus: true, href: address({ image: known.id }) }, "Search with this"),
         h("button", { type: "button", disabled: place <= 0, onclick: () => to(place - 1) }, "Previous"),
         h("button", { type: "button", disabled: place < 0 || place + 1 >= images.length, onclick: () => to(place + 1) }, "Next"),
         navigator.clipboard && h("button", { type: "button", onclick: copy }, "Copy path"),
@@ -140,4 +141,6 @@ export function large(dialog, known, images, showAnother) {
     ),
   );
   if (!dialog.open) dialog.showModal();
+  const again = [...dialog.querySelectorAll("button:enabled")].find((button) => button.textContent === held);
+  (again ?? dialog.querySelector(".primary")).focus();
 }
