@@ -332,7 +332,7 @@ class Store:
         """Return how the rows of every shard of a catalog are made of its vectors. Raises DatabaseDamaged."""
         number, kind = catalog.projection(), store_of(catalog.meta())
         if kind not in STORES:
-            raise DatabaseDamaged(f"{self.path}: shards of {kind}, which this version of catdb does not know")
+            raise DatabaseDamaged(f"{catalog.path}: shards of {kind}, which this version of catdb does not know")
         known = self._encoding
         if known is None or known[0] != (number, kind):
             projection = None if number is None else unpack(catalog.axes(), catalog.meta()["dimension"])

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from catdb import search, shard
+from catdb.encoding import STORES, Encoding, directions
+from catdb.encoding import Stored as Features
 from catdb.search import _CHUNK, Block, Regions, nearest, neighbours, route, similarities, top
 from catdb.shard import Rows
 
@@ -22,7 +24,7 @@ NUMBER = 6  # categories
 class Stored(NamedTuple):
     """A small collection: every image's vector and its categories, -1 where it has fewer than four."""
 
-    features: NDArray[np.float16]
+    features: Features
     categories: NDArray[np.int32]
 
 
@@ -40,7 +42,13 @@ def collections(draw: st.DrawFn) -> Stored:
     categories = np.array(rows, np.int32).reshape(count, 4)
     widths = random.integers(1, 5, count)
     categories[np.arange(4) >= widths[:, None]] = -1
+    features = Encoding(store=draw(st.sampled_from(STORES))).rows(features)
     return Stored(features, categories)
+
+
+def as_row(vector: NDArray[np.float16], features: Features) -> Features:
+    """Return a query as it is compared with such rows."""
+    return Encoding(store=features.dtype.name).rows(vector[None])[0]
 
 
 def blocks(stored: Stored, probed: list[int], cuts: np.random.Generator, dead: set[int]) -> list[Block]:
@@ -55,12 +63,12 @@ def blocks(stored: Stored, probed: list[int], cuts: np.random.Generator, dead: s
     return found
 
 
-def slow(stored: Stored, query: NDArray[np.float16], images: list[int]) -> dict[int, float]:
+def slow(stored: Stored, query: Features, images: list[int]) -> dict[int, float]:
     """The sentence that every search must agree with: the cosine of each distinct image with the query."""
     return dict(zip([n + 1 for n in images], cosines(stored.features[images], query).tolist(), strict=True))
 
 
-def cosines(features: NDArray[np.float16], query: NDArray[np.float16]) -> NDArray[np.float64]:
+def cosines(features: Features, query: Features) -> NDArray[np.float64]:
     rows, one = features.astype(np.float64), query.astype(np.float64)
     return rows @ one / np.linalg.norm(rows, axis=1) / np.linalg.norm(one)
 
@@ -72,7 +80,7 @@ def test_nearest_is_brute_force_over_the_distinct_images(
 ) -> None:
     random = np.random.default_rng(seed)
     probed = data.draw(st.permutations(range(NUMBER)))[: data.draw(st.integers(0, NUMBER))]
-    query = unit(random.normal(size=DIMENSION))
+    query = as_row(unit(random.normal(size=DIMENSION)), stored.features)
     dead = set(np.flatnonzero(random.random(len(stored.features)) < 0.2).tolist())
     images = [n for n, own in enumerate(stored.categories) if n not in dead and set(own.tolist()) & set(probed)]
     expected = slow(stored, query, images)
@@ -96,7 +104,7 @@ def test_nearest_is_brute_force_over_the_distinct_images(
 @settings(max_examples=60, deadline=None)
 @given(stored=collections(), seed=st.integers(0, 2**32), k=st.integers(1, 50), few=st.sampled_from([0.0, 0.3, 2.0]))
 def test_pieces_threads_and_copies_change_nothing(threads: int, stored: Stored, seed: int, k: int, few: float) -> None:
-    query = unit(np.random.default_rng(seed).normal(size=DIMENSION))
+    query = as_row(unit(np.random.default_rng(seed).normal(size=DIMENSION)), stored.features)
     dead = set(np.flatnonzero(np.random.default_rng(seed).random(len(stored.features)) < 0.4).tolist())
 
     def found() -> tuple[list[int], list[float], int, int]:
@@ -164,14 +172,22 @@ def test_rows_that_are_chosen_from_several_chunks_keep_their_order() -> None:
     np.testing.assert_allclose(hits.similarities, sorted(expected.values(), reverse=True)[:20], atol=1e-5)
 
 
+@pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("count", [0, 1, 100])
 @pytest.mark.parametrize("dimension", [1, 12, 1280, 1536])
-def test_similarities_are_those_of_float64(count: int, dimension: int) -> None:
+def test_similarities_are_those_of_float64(count: int, dimension: int, store: str) -> None:
     random = np.random.default_rng(count + dimension)
-    features, query = unit(random.normal(size=(count, dimension))), unit(random.normal(size=dimension))
+    features = Encoding(store=store).rows(unit(random.normal(size=(count, dimension))))
+    query = as_row(unit(random.normal(size=dimension)), features)
     found = similarities(features, query)
     assert (found.dtype, found.shape) == (np.float32, (count,))
     np.testing.assert_allclose(found, cosines(features, query), atol=2e-6)
+
+
+def test_int8_sums_do_not_overflow() -> None:
+    features = np.full((3, 4096), 127, np.int8)
+    features[1], features[2, ::2] = -127, -127
+    assert similarities(features, features[0]).tolist() == [1.0, -1.0, 0.0]
 
 
 def test_rows_of_a_read_only_memory_map_are_compared_as_they_lie(tmp_path: Path) -> None:
@@ -241,7 +257,7 @@ def test_a_shard_is_routed_to_by_the_mean_of_all_its_rows() -> None:
 def test_neighbours_are_those_of_one_query_at_a_time(stored: Stored, seed: int, k: int) -> None:
     random = np.random.default_rng(seed)
     every = blocks(stored, list(range(NUMBER)), random, set())
-    queries, own = stored.features[:7], np.arange(1, len(stored.features[:7]) + 1)
+    queries, own = unit(directions(stored.features[:7])), np.arange(1, len(stored.features[:7]) + 1)
     found = neighbours(queries, own, every, k)
     for query, itself, row in zip(queries, own.tolist(), found.tolist(), strict=True):
         expected = slow(stored, query, [n for n in range(len(stored.features)) if n + 1 != itself])
