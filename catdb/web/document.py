@@ -78,6 +78,7 @@ class Info(BaseModel):
     dimension: int
     dimensions: int | None
     shortened: bool
+    store: str
     format: int
     created: float
     roots: list[Root]
