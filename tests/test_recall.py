@@ -213,7 +213,10 @@ def test_recall_in_words_as_json_and_as_a_curve(tmp_path: Path, instant: Instant
     told = run("recall", "--db", tmp_path / "db", "--sample", "30", "-k", "5", "--json")
     assert [one["recall"] for one in json.loads(told.stdout)["searches"]] == [one.recall for one in measured]
     told = run("recall", "--db", tmp_path / "db", "-k", "40")
-    assert (told.returncode, told.stderr) == (1, "catdb: there are 40 images: to measure recall takes more than 40\n")
+    assert (told.returncode, told.stderr) == (
+        1,
+        "catdb: the database holds 40 images: to measure recall takes more than 40\n",
+    )
     told = run("search", "--db", tmp_path / "db", photos / "3.png", "--recall", "0.95", "--json")
     assert json.loads(told.stdout)["scanned"] == 40
     assert run("search", "--db", tmp_path / "db", photos / "3.png", "--recall", "0").returncode == 2

@@ -99,13 +99,13 @@ def _parse_once() -> None:
 
     That the bytes are those which were written is looked at every time, and so is whether they can be opened at all.
     """
-    load, known = shard.load, dict[tuple[bytes, str, int], shard.Rows]()
+    load, known = shard.load, dict[tuple[bytes, str, int, str], shard.Rows]()
 
-    def once(file: shard.File, category: str, dimension: int) -> shard.Rows:
+    def once(file: shard.File, category: str, width: int, store: str) -> shard.Rows:
         file.raw.seek(0)
-        key = (file.raw.read(), category, dimension)
+        key = (file.raw.read(), category, width, store)
         if key not in known:
-            known[key] = load(file, category, dimension)
+            known[key] = load(file, category, width, store)
         return known[key]
 
     shard.load = once
