@@ -70,11 +70,19 @@ function go(values) {
   draw({ focus: true });
 }
 
+/** Say above what is shown why that will not do, in the place of what was said so before. */
+function refuse(status, words) {
+  $("refused")?.remove();
+  const said = trouble(new Refused(status, words));
+  said.id = "refused";
+  main.prepend(said);
+}
+
 /** Search with a file that was dropped, pasted or chosen. */
 function give(file) {
   if (!file) return;
   if (file.size > LARGEST) {
-    main.prepend(trouble(new Refused(413, `${file.name || "The image"} has ${number(Math.ceil(file.size / 1e6))} MB; at most 20 MB are taken.`)));
+    refuse(413, `${file.name || "The image"} has ${number(Math.ceil(file.size / 1e6))} MB; at most 20 MB are taken.`);
     return;
   }
   const name = String(++last);
@@ -88,9 +96,7 @@ function give(file) {
   go({ upload: name, mode, k });
 }
 
-function nothing() {
-  main.prepend(trouble(new Refused(415, "That holds no image.")));
-}
+const nothing = () => refuse(415, "That holds no image.");
 
 const imageOf = (items) => [...items].map((item) => (item.kind === "file" ? item.getAsFile() : null)).find((file) => file) ?? null;
 

@@ -285,7 +285,7 @@ export async function answer(main, state, { signal, go, say }) {
       ? grid(found.matches.map((one) => match(found, one, looking)))
       : h("p", { class: "empty" }, "Nothing was found there. Search further, or without the restriction."),
   );
-  return `${count(found.matches.length, "match").replace(/matchs$/, "matches")}, ${searched(found)}`;
+  return `${count(found.matches.length, "match")}, ${searched(found)}`;
 }
 
 function shown(given, known) {

@@ -2,9 +2,9 @@
 
 export const number = (value) => value.toLocaleString("en-US");
 
-/** "1 image", "2,000 images", "2 categories". */
+/** "1 image", "2,000 images", "2 categories", "2 matches". */
 export function count(value, noun) {
-  const several = noun.endsWith("y") ? `${noun.slice(0, -1)}ies` : `${noun}s`;
+  const several = noun.endsWith("y") ? `${noun.slice(0, -1)}ies` : `${noun}${noun.endsWith("ch") ? "es" : "s"}`;
   return `${number(value)} ${value === 1 ? noun : several}`;
 }
 
