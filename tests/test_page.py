@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = """<img src=x onerror="document.title='owned'">'&.png"""
-ENDED = ("net::ERR_CONNECTION_", "net::ERR_EMPTY_RESPONSE")  # what a browser says of a server that has ended
+# What a browser says of a server that has ended.
+ENDED = ("net::ERR_CONNECTION_", "net::ERR_EMPTY_RESPONSE", "net::ERR_SOCKET_NOT_CONNECTED")
 
 Look = Callable[..., "Page"]
 
@@ -178,6 +179,8 @@ def test_a_telephone_shows_it_without_scrolling_sideways(url: str, look: Look, w
     page = look(url + where, viewport={"width": 380, "height": 720}, has_touch=True)
     page.wait_for_selector(".card, .names a, .empty, #searched")
     assert page.evaluate("document.documentElement.scrollWidth") == 380
+    heights = "[...document.querySelectorAll('.head nav a')].map((link) => link.getBoundingClientRect().height)"
+    assert max(page.evaluate(heights)) < 44  # no name is broken into two lines
 
 
 def test_the_keyboard_alone_will_do(url: str, look: Look) -> None:
