@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import Instant, picture, save
 from PIL import Image
-from web import OWN, Client, raw, served, serving_process
+from web import OWN, Client, raw, remainder, served, serving_process
 
 from catdb import Database
 from catdb.errors import ImageUnreadable
@@ -404,12 +404,7 @@ def test_who_never_asks_or_never_ends_is_left(built: Database, monkeypatch: pyte
         ):
             with socket.create_connection(("127.0.0.1", client.base_url.port), 30) as connection:
                 connection.sendall(sent)
-                got = b""
-                try:
-                    while part := connection.recv(10000):
-                        got += part
-                except ConnectionResetError:
-                    pass
+                got = remainder(connection)
                 assert got.startswith(answered)
                 assert bool(got) == bool(answered)
         assert client.get("/api/status").status_code == 200

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from conftest import CATDB, Instant, child, run, save
 from numpy.typing import NDArray
-from web import OWN, served, serving_process
+from web import OWN, remainder, served, serving_process
 
 from catdb import Database
 from catdb.backbones import Embedding
@@ -143,12 +143,7 @@ def test_a_gigabyte_in_chunks_is_refused_after_the_cap_and_costs_no_memory(built
                 connection.sendall(b"0\r\n\r\n")
             except (BrokenPipeError, ConnectionResetError):
                 pass
-            answer = b""
-            try:
-                while part := connection.recv(10_000):
-                    answer += part
-            except ConnectionResetError:
-                pass
+            answer = remainder(connection)
         grown = resident(process.pid) - before
         assert answer.startswith(b"HTTP/1.1 413 ") or (not answer and 20 <= sent < 1024)
         assert b"connection: close" in answer or not answer

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def serving_process(
             yield process, process.stdout.readline().strip()
         finally:
             process.kill()
+
+
+def remainder(connection: socket.socket) -> bytes:
+    """Return what still comes from a connection until it is closed, or reset."""
+    got = b""
+    with suppress(ConnectionResetError):
+        while part := connection.recv(10_000):
+            got += part
+    return got
 
 
 @dataclass
