@@ -9,9 +9,9 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.exceptions import HTTPException
 
 from catdb import shapes
@@ -109,6 +109,20 @@ def _timed(result: Result, start: float, **more: object) -> Response:
     return Ascii({**shapes.of_result(result), **more, "seconds": round(time.perf_counter() - start, 6)})
 
 
+async def _how(  # else it would cost each search a turn of a thread
+    k: doc.K = 10,
+    recall: doc.Recall = None,
+    exact: doc.Exact = False,
+    probes: doc.Probes = 4,
+    category: doc.Category = None,
+) -> dict[str, Any]:
+    """Return the options of every search, as the searches of Database take them."""
+    return {"k": k, "recall": recall, "exact": exact, "probes": probes, "category": category}
+
+
+How = Annotated[dict[str, Any], Depends(_how)]
+
+
 def routes(desk: Desk) -> APIRouter:
     """Return the routes of the API over a desk."""
     db = desk.db
@@ -166,30 +180,20 @@ def routes(desk: Desk) -> APIRouter:
     async def search(
         request: Request,
         image: doc.Wanted,
-        k: doc.K = 10,
-        recall: doc.Recall = None,
-        exact: doc.Exact = False,
-        probes: doc.Probes = 4,
-        category: doc.Category = None,
+        how: How,
     ) -> Response:
         """Search with an image of the database."""
         start = time.perf_counter()
-        how: Any = {"recall": recall, "exact": exact, "probes": probes, "category": category}
-        found = await attended(request, do(desk.searching, db.search_image, image, k=k, **how))
+        found = await attended(request, do(desk.searching, db.search_image, image, **how))
         return _timed(found, start)
 
     @router.post("/search", response_model=doc.Answer, openapi_extra=_UPLOAD)
     async def upload(
         request: Request,
         x_catdb: doc.Own,
-        k: doc.K = 10,
-        recall: doc.Recall = None,
-        exact: doc.Exact = False,
-        probes: doc.Probes = 4,
-        category: doc.Category = None,
+        how: How,
     ) -> Response:
         """Search with an image file, which is the body itself, of at most 20 MB."""
-        how: Any = {"k": k, "recall": recall, "exact": exact, "probes": probes, "category": category}
         with desk.engine.place() as place:
             content = io.BytesIO()
             async for chunk in request.stream():
