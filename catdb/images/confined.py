@@ -7,12 +7,11 @@ and no name on the way may be a link: one that was put there after the path was 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from typing import BinaryIO
 
 from catdb.errors import ImageUnreadable
-from catdb.images.find import OPEN, irregular
+from catdb.images.find import open_regular
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -36,19 +35,6 @@ def _open(folder: str, names: list[str]) -> BinaryIO:
             below = os.open(name, _FOLDER, dir_fd=here)
             os.close(here)
             here = below
-        status = os.stat(names[-1], dir_fd=here, follow_symlinks=False)  # opening alone can have effects on a device
-        _require_regular(status)
-        file = os.open(names[-1], OPEN | os.O_NOFOLLOW, dir_fd=here)
+        return open_regular(names[-1], folder=here)
     finally:
         os.close(here)
-    try:
-        _require_regular(os.fstat(file))
-        return open(file, "rb")
-    except BaseException:
-        os.close(file)
-        raise
-
-
-def _require_regular(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageUnreadable(irregular(status))

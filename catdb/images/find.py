@@ -40,7 +40,7 @@ _IGNORED_ENDS = (".part", ".tmp", ".crdownload", "~", ".swp")
 _CATALOG = "catalog.sqlite"
 _CHANGED = "changed while it was being read"
 # Absent on Windows, where a file cannot be a FIFO and text mode has to be refused instead.
-OPEN = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+_OPEN = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -139,7 +139,7 @@ def find(
     elif stat.S_ISREG(status.st_mode):
         yield Found(top, Stamp.of(status))
     else:
-        yield Failure(top, irregular(status), Stamp.of(status))
+        yield Failure(top, _irregular(status), Stamp.of(status))
 
 
 def excluded(relative_path: str, patterns: Sequence[str]) -> bool:
@@ -199,11 +199,14 @@ def fingerprint(path: str) -> Content | Failure:
         return Failure(path, explain(error))
 
 
-def open_regular(path: str) -> BinaryIO:
-    """Open a file for reading without ever waiting for one. OSError; ImageUnreadable where it is not a regular file."""
+def open_regular(path: str, *, folder: int | None = None) -> BinaryIO:
+    """Open a file for reading without ever waiting for one. OSError; ImageUnreadable where it is not a regular file.
+
+    ``folder``: the descriptor of the one in which the path is a name, and then it may be no link.
+    """
     # Asked before opening, for opening alone can have effects on a device; and after, for the name may have moved on.
-    _require_regular(os.stat(path))
-    descriptor = os.open(path, OPEN)
+    _require_regular(os.stat(path, dir_fd=folder, follow_symlinks=folder is None))
+    descriptor = os.open(path, _OPEN if folder is None else _OPEN | os.O_NOFOLLOW, dir_fd=folder)
     try:
         _require_regular(os.fstat(descriptor))
         return open(descriptor, "rb")
@@ -272,7 +275,7 @@ def _candidate(entry: os.DirEntry[str] | Path) -> Iterator[Found | Failure]:
         return
     if not stat.S_ISREG(status.st_mode):
         if suffix in _NOMINATED:
-            yield Failure(path, irregular(status), Stamp.of(status))
+            yield Failure(path, _irregular(status), Stamp.of(status))
     elif suffix in _NOMINATED or _holds_image(path):
         yield Found(path, Stamp.of(status))
 
@@ -295,7 +298,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _holds_image(path: str) -> bool:
     try:
-        descriptor = os.open(path, OPEN)
+        descriptor = os.open(path, _OPEN)
     except OSError:
         return False
     try:
@@ -335,11 +338,11 @@ def _container(head: bytes) -> str | None:
     return None
 
 
-def irregular(status: os.stat_result) -> str:
+def _irregular(status: os.stat_result) -> str:
     kind = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
     return f"{kind}, not a regular file"
 
 
 def _require_regular(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise ImageUnreadable(irregular(status))
+        raise ImageUnreadable(_irregular(status))
