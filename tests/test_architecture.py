@@ -45,6 +45,7 @@ EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of w
 HEAVY = (
     *("PIL", "cv2", "h5py", "keras", "matplotlib", "numkong", "numpy", "openvino", "psutil", "scipy", "sqlite3"),
     *("tensorflow", "tqdm", "watchdog", "xxhash", "fastapi", "starlette", "pydantic", "uvicorn", "h11"),
+    "webbrowser",  # of the standard library; it takes several others along
 )
 
 INWARD = {

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import webbrowser
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from catdb.cli.options import database, open_database, running
 from catdb.cli.output import notice, say
-from catdb.cli.watching import Signals
 from catdb.words import show
 
 
@@ -35,6 +32,8 @@ def serve(ctx: click.Context, /, db: str | None, engine: str, precision: str, br
 
     Others may build, watch, add and remove meanwhile. Only this machine is answered, unless --host says otherwise.
     """
+    from catdb.cli.watching import Signals
+
     with Signals("finishing what is under way; again to stop at once") as signals:
         store = open_database(db, mode="r", engine=engine, precision=precision)
         from catdb.web import Serving  # the framework takes a second to load, and nothing else needs it
@@ -61,11 +60,15 @@ def _say_where(url: str, token: str | None, *, browse: bool) -> None:
     click.echo(url)
     if token is not None:
         say(f"catdb: a browser's first visit is to {url}?token=...")
+        from urllib.parse import quote
+
         url += f"?token={quote(token, safe='')}"
     if browse:
         threading.Thread(target=_open, args=(url,), daemon=True).start()
 
 
 def _open(url: str) -> None:
+    import webbrowser  # as all of these: every command would take the time to load them
+
     if not webbrowser.open(url):
         notice("no browser can be started here; open the address above")
