@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -59,7 +59,7 @@ class Status:
 def image(store: Store, number: int) -> ImageInfo:
     """Return the image of a number. Raises ImageUnknown."""
     with store.snapshot() as snapshot:
-        [found] = _infos(snapshot, [_known(snapshot, number)])
+        [found] = _infos(snapshot, _known(snapshot, [number]))
     return found
 
 
@@ -75,7 +75,7 @@ def image_of(store: Store, content: BinaryIO) -> ImageInfo | None:
 def point(store: Store, number: int) -> tuple[Point, str]:
     """Return what is to be searched for an image, and its path. Raises ImageUnknown; also of a damaged vector."""
     with store.snapshot() as snapshot:
-        known = _known(snapshot, number)
+        [known] = _known(snapshot, [number])
         found = point_of(snapshot, number)
         if found is None:
             raise ImageUnknown(f"the vector of image {number} is damaged; run catdb check --repair")
@@ -90,7 +90,7 @@ def open_image(store: Store, number: int) -> BinaryIO:
     """
     with store.snapshot() as snapshot:
         roots = Roots(snapshot.catalog.roots(), store.path)
-        known = _known(snapshot, number)
+        [known] = _known(snapshot, [number])
     path = roots.path(known.root, known.path)
     try:
         return open_below([roots.folder(root.id) for root in roots.all], path)
@@ -111,14 +111,14 @@ def page(store: Store, after: str | None, limit: int) -> Page:
 
 def page_of(store: Store, category: int, after: str | None, limit: int) -> Page:
     """Return the images of a category after a cursor, likewise, the most probable first."""
-    probability, number = (math.inf, -1) if after is None else _rank(after)
+    last = (math.inf, -1) if after is None else _rank(after)
     with store.snapshot() as snapshot:
-        ranked = snapshot.catalog.probabilities_after(category, probability, number, limit + 1)
+        ranked = snapshot.catalog.probabilities(category, last, limit + 1)
         more = len(ranked) > limit
         ranked = ranked[:limit]
         end = f"{ranked[-1][1].hex()}_{ranked[-1][0]}" if more else None
         load = snapshot.catalog.load(category)
-        found = _infos(snapshot, [_known(snapshot, image) for image, _ in ranked])
+        found = _infos(snapshot, _known(snapshot, [image for image, _ in ranked]))
         return Page(found, end, load.images if load else 0)
 
 
@@ -126,8 +126,8 @@ def status(store: Store) -> Status:
     """Return how much there is."""
     version = store.version()  # before the snapshot: what is committed in between is told of once more, not never
     with store.snapshot() as snapshot:
-        categories = sum(load.images > 0 for load in snapshot.catalog.loads())
-        return Status(snapshot.catalog.count(), snapshot.catalog.failed(), categories, version)
+        catalog = snapshot.catalog
+        return Status(catalog.count(), catalog.failed(), len(snapshot.populated), version)
 
 
 def _place(cursor: str) -> tuple[int, bytes]:
@@ -158,11 +158,13 @@ def _no_cursor() -> ValueError:
     return ValueError("after: not the cursor of a page; begin without one")
 
 
-def _known(snapshot: Snapshot, number: int) -> Image:
-    known = snapshot.catalog.image(number) if 0 < number < 2**63 else None
-    if known is None:
-        raise ImageUnknown(f"the database holds no image {number}")
-    return known
+def _known(snapshot: Snapshot, numbers: Sequence[int]) -> list[Image]:
+    """Return the images of these numbers, in their order. Raises ImageUnknown where one is not there."""
+    known = snapshot.catalog.images_by_id(numbers)
+    for number in numbers:
+        if number not in known:
+            raise ImageUnknown(f"the database holds no image {number}")
+    return [known[number] for number in numbers]
 
 
 def _infos(snapshot: Snapshot, images: Iterable[Image]) -> tuple[ImageInfo, ...]:

@@ -254,7 +254,7 @@ class Database:
         """Return what the database is and holds."""
         with self._store.snapshot() as snapshot:
             catalog, roots = snapshot.catalog, self._roots(snapshot)
-            meta, loads = catalog.meta(), [load for load in catalog.loads() if load.images]
+            meta, loads = catalog.meta(), snapshot.populated.values()
             return Info(
                 path=self.path,
                 images=catalog.count(),
@@ -293,7 +293,7 @@ class Database:
         """Return the categories that hold images, the fullest first."""
         with self._store.snapshot() as snapshot:
             names = self._store.categories()
-            found = [CategoryInfo(*names[x.category], x.images) for x in snapshot.catalog.loads() if x.images]
+            found = [CategoryInfo(*names[x.category], x.images) for x in snapshot.populated.values()]
         return sorted(found, key=lambda category: (-category.images, category.id))
 
     def category(self, name: str) -> list[tuple[str, float]]:
@@ -304,12 +304,9 @@ class Database:
         with self._store.snapshot() as snapshot:
             number = self._category_number(name)
             roots = self._roots(snapshot)
-            found = []
-            for image, probability in snapshot.catalog.probabilities(number):
-                known = snapshot.catalog.image(image)
-                if known:
-                    found.append((roots.path(known.root, known.path), probability))
-            return found
+            ranked = snapshot.catalog.probabilities(number)
+            known = snapshot.catalog.images_by_id([image for image, _ in ranked])
+            return [(roots.path(known[i].root, known[i].path), chance) for i, chance in ranked if i in known]
 
     def status(self) -> Status:
         """Return how much there is, and what tells whether that has changed: what is cheap of :meth:`info`."""

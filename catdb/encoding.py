@@ -57,7 +57,10 @@ class Encoding:
 
     def rows(self, vectors: NDArray[np.float16]) -> Stored:
         """Return the rows (n, D) of vectors (n, d), as a shard holds them and as they are compared with its rows."""
-        short = self.short(vectors)
+        return self.rows_of_short(self.short(vectors))
+
+    def rows_of_short(self, short: NDArray[np.float16]) -> Stored:
+        """Return the rows (n, D) of vectors that have been shortened already (n, D)."""
         return short if self.store == STORES[0] else _rounded(short)
 
     def back(self, means: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -330,7 +330,7 @@ def _search(snapshot: Snapshot, point: Point, reach: Reach) -> tuple[search.Hits
     """Search as far as is asked for, and further where nothing is there to be compared."""
     way = _Way(snapshot, point, reach)
     encoding = snapshot.encoding
-    row, depth = encoding.rows(point.vector[None])[0], encoding.candidates(reach.k)
+    row, depth = encoding.rows_of_short(way.vector[None])[0], encoding.candidates(reach.k)
     while True:
         hits = search.nearest(row, way.admits.blocks(way.blocks()), depth)
         if hits.scanned >= way.enough or not way.widen():
@@ -406,7 +406,7 @@ def _matches(
 ) -> Iterator[Match]:
     roots = Roots(snapshot.catalog.roots(), store.path)
     pairs = zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True)
-    images = snapshot.catalog.images_at(hits.image_ids.tolist())
+    images = snapshot.catalog.images_by_id(hits.image_ids.tolist())
     for rank, (number, similarity) in enumerate(pairs, 1):
         if least is not None and similarity < least:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import sqlite3
 import weakref
@@ -305,7 +306,7 @@ class Catalog:
     def once(self, name: str, read: Callable[[], _Read]) -> _Read:
         """Return what ``read`` returns; in snapshots it is read once, until somebody has committed something.
 
-        For what follows from the catalog alone, under a name of its own, and is not changed by whoever gets it.
+        For what follows from the catalog alone, under a name of its own, or a dictionary that is to be filled with it.
         """
         if not self._in_snapshot:
             return read()
@@ -426,7 +427,7 @@ class Catalog:
     def image(self, image: int) -> Image | None:
         return next(self._images("WHERE id = ?", (image,)), None)
 
-    def images_at(self, ids: Sequence[int]) -> dict[int, Image]:
+    def images_by_id(self, ids: Sequence[int]) -> dict[int, Image]:
         """Return images by id; those that are not there are left out."""
         return {image.id: image for image in self._images(f"WHERE id IN {_LISTED}", (json.dumps(list(ids)),))}
 
@@ -661,16 +662,14 @@ class Catalog:
         rows = self.sql.execute("SELECT image FROM member WHERE category = ? ORDER BY image", (category,))
         return [image for (image,) in rows]
 
-    def probabilities(self, category: int) -> list[tuple[int, float]]:
-        """Return (image, probability) of all images of a category, most probable first. Reads all members."""
-        return list(
-            self.sql.execute(
-                "SELECT image, probability FROM member WHERE category = ? ORDER BY probability DESC, image", (category,)
-            )
-        )
+    def probabilities(
+        self, category: int, after: tuple[float, int] = (math.inf, -1), limit: int = -1
+    ) -> list[tuple[int, float]]:
+        """Return (image, probability) of the images of a category, most probable first. Reads all members.
 
-    def probabilities_after(self, category: int, probability: float, image: int, limit: int) -> list[tuple[int, float]]:
-        """Return the (image, probability) that come after one of these in that order. Reads all members."""
+        ``after``: (probability, image), those that come after it in that order. ``limit``: so many at most; -1: all.
+        """
+        probability, image = after
         return list(
             self.sql.execute(
                 "SELECT image, probability FROM member WHERE category = ? AND (-probability, image) > (?, ?)"
