@@ -6,8 +6,8 @@ Style and pictures are in the file, and its policy (CSP) lets it load and run no
 called, it is text. A picture is made anew, so that no metadata of a file (such as where it was taken) goes along; paths
 do, they are what was asked for.
 
-Size: a picture of at most SIDE pixels a side takes 15 KB or so, of mere noise 130, and what is said of it 1. Memory:
-the file is written as it comes about, and a few pictures are held at a time.
+Size: a JPEG of at most SIDE pixels a side for each picture, and a third more for its being text. Memory: the file is
+written as it comes about, and a few pictures are held at a time.
 """
 
 from __future__ import annotations
