@@ -33,6 +33,8 @@ AHEAD = 64  # pictures that are read ahead of the engine
 _PER_COMMIT = 256  # images in one commit...
 _SECONDS = 5.0  # ...or as many as come in this time, so that an interruption costs little
 
+_KINDS = {"moved over": ("removed", "moved")}  # what is told of an outcome that is two things
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -219,12 +221,13 @@ class Intake:
             outcomes = self.store.commit(puts, faults)
             self._puts, self._faults, self._embedded = [], [], {}
             self.failed += failed
-            self.counts.update(outcome for outcome in outcomes if outcome)
             for put, outcome in zip(puts, outcomes, strict=True):
-                if outcome and outcome != "unchanged":
-                    source = put.moved_from if outcome == "moved" else None
-                    before = self.roots.path(source.root, source.path) if source else None
-                    self.announce(Event(outcome, self.roots.path(put.root, put.path), before))
+                for kind in _KINDS.get(outcome, (outcome,)) if outcome else ():
+                    self.counts[kind] += 1
+                    if kind != "unchanged":
+                        source = put.moved_from if kind == "moved" else None
+                        before = self.roots.path(source.root, source.path) if source else None
+                        self.announce(Event(kind, self.roots.path(put.root, put.path), before))
             for failure in failed:
                 self.announce(Event("failed", failure.path, reason=failure.reason))
         self._since = time.monotonic()

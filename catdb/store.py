@@ -227,8 +227,8 @@ class Store:
     ) -> list[str | None]:
         """Store images, and failures as (root, path, reason, stamp), in one commit: the one way in for vectors.
 
-        Returns what became of each image: "added", "changed", "moved" or "unchanged" (see Catalog.put), and None for
-        one that is left out, because it was removed by hand meanwhile or its root is gone.
+        Returns what became of each image: "added", "changed", "moved", "moved over" or "unchanged" (see Catalog.put),
+        and None for one that is left out, because it was removed by hand meanwhile or its root is gone.
         """
         with self.writing() as catalog, catalog.transaction():
             removed = {root.id: catalog.removed(root.id) for root in catalog.roots()}

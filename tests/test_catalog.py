@@ -256,7 +256,7 @@ def test_moved_keeps_id_vector_and_shard_rows(catalog: Catalog) -> None:
 def test_moved_onto_another_image_takes_its_place(catalog: Catalog) -> None:
     do(catalog, put(3), put(4))
     old = catalog.image(1)
-    assert do(catalog, replace(put(3), path=put(4).path, moved_from=old)) == ["moved"]
+    assert do(catalog, replace(put(3), path=put(4).path, moved_from=old)) == ["moved over"]
     assert [(i.id, i.path, i.digest) for i in catalog.images()] == [(1, put(4).path, put(3).digest)]
 
 

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from catdb import Database, PathNotFound, Progress, Report, backbones
 from catdb.backbones import Embedding
+from catdb.images import Decoders
+from catdb.ingest import Event
+from catdb.reconcile import Means, reconcile
 
 Open = Callable[..., Database]
 TESTS = str(Path(__file__).parent)
@@ -132,6 +135,21 @@ def test_a_moved_file_is_followed_without_a_pass(new: str, photos: Path, open_db
     assert (instant.passes, len(database)) == (12, 12)
     assert photos / new in database and photos / "3.png" not in database
     assert database.search(photos / new, k=1)[0].path == str(photos / new)
+
+
+def test_a_move_onto_another_file_removes_what_that_was(photos: Path, open_db: Open, instant: Instant) -> None:
+    """The report said that one was moved and none removed, while there was one less."""
+    database = open_db(backbone=instant)
+    database.build(photos)
+    (photos / "3.png").rename(photos / "5.png")
+    told: list[Event] = []
+    with Decoders() as decoders:
+        report = reconcile(Means(database._store, database._engine, decoders, announce=told.append), [str(photos)])
+    assert counts(report) == (0, 0, 1, 1, 10, 0)
+    assert (report.total, len(database), instant.passes) == (11, 11, 12)
+    path = str(photos / "5.png")
+    assert told == [Event("removed", path), Event("moved", path, str(photos / "3.png"))]
+    assert database.search(path, k=1)[0].similarity == pytest.approx(1, abs=1e-6)
 
 
 def test_a_move_between_two_roots_is_followed(tmp_path: Path, open_db: Open, instant: Instant) -> None:

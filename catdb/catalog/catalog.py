@@ -508,7 +508,8 @@ class Catalog:
     def put(self, item: Put) -> str:
         """Store one image in the running transaction: "added", "changed", "moved", or "unchanged" (only touched).
 
-        Whatever was known of its path is superseded. Safe to repeat, and safe when another process was there first.
+        "moved over" says that another image had this path, and is gone. Whatever was known of its path is superseded.
+        Safe to repeat, and safe when another process was there first.
         """
         self.sql.execute("DELETE FROM failure WHERE root = ? AND path = ?", (item.root, item.path))
         stamp = as_row(item.stamp)
@@ -528,7 +529,7 @@ class Catalog:
                 (item.root, item.path, *stamp, old.id, old.root, old.path, item.digest),
             )
             if moved.rowcount:
-                return "moved"
+                return "moved over" if known else "moved"
         self._insert(item, stamp)
         return "changed" if known else "added"
 
