@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from catdb import search
 from catdb.backbones import PER_IMAGE
-from catdb.query import Reach, answer_image
+from catdb.query import Reach, answer_images
 from catdb.store import Store
 
 PROBES = (1, 2, PER_IMAGE, 8, 16, 32)
@@ -50,9 +50,7 @@ def measure(
         lossless = snapshot.encoding.lossless
         queries = np.array([vector for _, vector in chosen], np.float16)
         nearest = search.neighbours(queries, own, snapshot.blocks(every), k).tolist() if lossless else []
-    if not lossless:  # its answers are ranked by whole vectors in the end, and so is what they are held against
-        nearest = [_exact(store, image, k) for image in own.tolist()]
-    exact = dict(zip(own.tolist(), nearest, strict=True))
+    exact = dict(zip(own.tolist(), nearest, strict=True)) if lossless else _exact(store, own.tolist(), k)
     ways = list(_ways(k))
     measured = []
     for number, (name, reach) in enumerate(ways):
@@ -61,10 +59,19 @@ def measure(
     return tuple(measured)
 
 
-def _exact(store: Store, image: int, k: int) -> list[int]:
-    """Return the ids of the k images nearest to an indexed one by an exact search."""
-    answered = answer_image(store, image, Reach(k + 1, exact=True))
-    return [other for other in answered[0].image_ids.tolist() if other != image][:k] if answered else []
+def _exact(store: Store, images: Sequence[int], k: int) -> dict[int, list[int]]:
+    """Return by image the ids of the k nearest to it by an exact search, which ranks by whole vectors in the end."""
+    answered = _answers(store, images, Reach(k + 1, exact=True))
+    return {image: [other for other in hits.image_ids.tolist() if other != image][:k] for image, hits, _ in answered}
+
+
+def _answers(store: Store, images: Sequence[int], reach: Reach) -> Iterator[tuple[int, search.Hits, int]]:
+    """Yield each image with what a search with it finds, and how many means that compared; not those deleted since."""
+    for start in range(0, len(images), search.MOST):
+        several = images[start : start + search.MOST]
+        for image, answered in zip(several, answer_images(store, several, reach), strict=True):
+            if answered:
+                yield image, *answered
 
 
 def _ways(k: int) -> Iterator[tuple[str, Reach]]:
@@ -77,13 +84,9 @@ def _ways(k: int) -> Iterator[tuple[str, Reach]]:
 
 def _measure(store: Store, name: str, reach: Reach, exact: dict[int, list[int]], total: int) -> Measured:
     found, first, scanned, rows, centroids, asked = 0.0, 0, 0, 0, 0, 0
-    for image, nearest in exact.items():
-        answered = answer_image(store, image, reach)
-        if answered is None:  # deleted meanwhile
-            continue
-        hits, means = answered
+    for image, hits, means in _answers(store, list(exact), reach):
         ids = set(hits.image_ids.tolist()) - {image}
-        wanted = [other for other in nearest if other >= 0]
+        wanted = [other for other in exact[image] if other >= 0]
         if not wanted:
             continue
         found += len(ids.intersection(wanted)) / len(wanted)

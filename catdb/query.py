@@ -27,7 +27,7 @@ from catdb.scores import Chance
 from catdb.store import Snapshot, Store
 
 Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
-_TOGETHER = 32  # query images embedded in one pass
+_TOGETHER = search.MOST  # query images embedded in one pass, and searched with in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +133,14 @@ def answer(
         first = without if away is None else ()
         found = points(store, engine, [*first, *waiting])
         away = _readable(found[: len(first)]) if away is None else away
-        for query, point in zip(waiting, found[len(first) :], strict=True):
-            if isinstance(point, Failure):
-                yield point
-            else:
-                result = _nearest(store, _label(query), questions.without(point, away), reach)
-                yield replace(result, without=tuple(map(_label, without))) if without else result
+        asked = [
+            (questions.without(point, away), _label(query))
+            for query, point in zip(waiting, found[len(first) :], strict=True)
+            if isinstance(point, Point)
+        ]
+        results = iter(_nearest(store, asked, reach))
+        for point in found[len(first) :]:
+            yield point if isinstance(point, Failure) else replace(next(results), without=tuple(map(_label, without)))
 
     for query in queries:
         waiting.append(query)
@@ -161,7 +163,7 @@ def answer_together(
         if isinstance(point, Failure):
             return point
     whole = questions.together(_readable(found[: len(queries)]))
-    result = _nearest(store, None, questions.without(whole, _readable(found[len(queries) :])), reach)
+    [result] = _nearest(store, [(questions.without(whole, _readable(found[len(queries) :])), None)], reach)
     return replace(result, together=tuple(map(_label, queries)), without=tuple(map(_label, without)))
 
 
@@ -175,7 +177,7 @@ def answer_text(store: Store, engine: Engine, text: str, reach: Reach, without: 
         centroids = dict(zip(categories.tolist(), snapshot.encoding.back(means), strict=True))
     point = questions.of_categories({category: centroids[category] for category in meant.categories})
     reach = replace(reach, probes=max(reach.probes, len(meant.categories)))  # all that it means
-    result = _nearest(store, None, questions.without(point, away), reach)
+    [result] = _nearest(store, [(questions.without(point, away), None)], reach)
     return replace(result, text=text, without=tuple(map(_label, without)), notes=(meant.note, *result.notes))
 
 
@@ -189,25 +191,34 @@ def answer_vector(store: Store, vector: NDArray[np.floating[Any]], reach: Reach)
     length = np.linalg.norm(values)
     if not (np.isfinite(length) and length > 0):
         raise ValueError("the vector has no direction: it is zero or not finite")
-    return _nearest(store, None, Point((values / length).astype(np.float16), ()), reach)
+    return answer_point(store, Point((values / length).astype(np.float16), ()), reach)
 
 
 def answer_point(store: Store, point: Point, reach: Reach, label: str | None = None) -> Result:
     """Return the answer to a vector with categories of its own. ``label``: the path of what it stands for."""
-    return _nearest(store, label, point, reach)
+    [result] = _nearest(store, [(point, label)], reach)
+    return result
 
 
-def answer_image(store: Store, image: int, reach: Reach) -> tuple[search.Hits, int] | None:
-    """Return what a search with an indexed image finds, itself among it, by id, and how many means were compared.
+def answer_points(store: Store, points: Sequence[Point], reach: Reach) -> list[Result]:
+    """Return the answers to several at once: rows that many of them ask for are read but once, see catdb.search."""
+    return [
+        result
+        for start in range(0, len(points), search.MOST)
+        for result in _nearest(store, [(point, None) for point in points[start : start + search.MOST]], reach)
+    ]
 
-    None where the image is there no more.
+
+def answer_images(store: Store, images: Sequence[int], reach: Reach) -> list[tuple[search.Hits, int] | None]:
+    """Return what searches with at most MOST indexed images find, by id, and how many means each compared.
+
+    Each is among what it finds; None stands for one that is there no more.
     """
     with store.snapshot() as snapshot:
-        point = point_of(snapshot, image)
-        if point is None:
-            return None
-        hits, way = _search(snapshot, point, reach)
-        return hits, way.centroids
+        points = [point_of(snapshot, image) for image in images]
+        found = iter(_search(snapshot, [point for point in points if point], reach))
+        answers = [next(found) if point else None for point in points]
+        return [(answer[0], answer[1].centroids) if answer else None for answer in answers]
 
 
 def alike(store: Store, path: str, k: int = 3) -> list[Match]:
@@ -218,7 +229,7 @@ def alike(store: Store, path: str, k: int = 3) -> list[Match]:
         point = point_of(snapshot, image.id) if image else None
     if point is None:
         return []
-    return [match for match in _nearest(store, path, point, Reach(k + 1)) if match.path != path][:k]
+    return [match for match in answer_point(store, point, Reach(k + 1), path) if match.path != path][:k]
 
 
 def points(store: Store, engine: Engine, queries: Sequence[Query]) -> list[Point | Failure]:
@@ -299,42 +310,60 @@ def point_of(snapshot: Snapshot, image: int) -> Point | None:
     return Point(vector, tuple(zip(known.categories, known.probabilities, strict=True)))
 
 
-def _nearest(store: Store, label: str | None, point: Point, reach: Reach) -> Result:
-    """Route a query and search, widening until there is something to compare.
+def _nearest(store: Store, asked: Sequence[tuple[Point, str | None]], reach: Reach) -> list[Result]:
+    """Route at most MOST queries, each with its label, and search, widening until there is something to compare.
 
     With a filter by folder it is widened until k images of that folder have been compared, or all that there are.
     """
     only = reach.only
+    results = []
     with store.snapshot() as snapshot:
-        hits, way = _search(snapshot, point, reach)
-        scores = chance(snapshot, way.total)
-        matches = tuple(_matches(store, snapshot, hits, scores, only.min_similarity))
-        return Result(
-            query=label,
-            categories=predictions(store, point.categories),
-            matches=matches,
-            scanned=hits.scanned,
-            total=way.total,
-            probed=sum(category in way.populated for category in way.probed),
-            populated=len(way.populated),
-            widened=way.widened,
-            rows=hits.rows,
-            centroids=way.centroids,
-            notes=tuple(dict.fromkeys([*snapshot.notes, *_none_so_similar(hits, matches)])),
-            admitted=hits.scanned if only.category is not None else way.admits.images,
-            ceiling=scores.ceiling if scores else None,
-        )
+        found = _search(snapshot, [point for point, _ in asked], reach)
+        for (point, label), (hits, way) in zip(asked, found, strict=True):
+            field = way.field
+            scores = chance(snapshot, field.total)
+            matches = tuple(_matches(store, snapshot, hits, scores, only.min_similarity))
+            notes = [*snapshot.notes_on(way.probed), *_none_so_similar(hits, matches)]
+            results.append(
+                Result(
+                    query=label,
+                    categories=predictions(store, point.categories),
+                    matches=matches,
+                    scanned=hits.scanned,
+                    total=field.total,
+                    probed=sum(category in field.populated for category in way.probed),
+                    populated=len(field.populated),
+                    widened=way.widened,
+                    rows=hits.rows,
+                    centroids=way.centroids,
+                    notes=tuple(notes),
+                    admitted=hits.scanned if only.category is not None else field.admits.images,
+                    ceiling=scores.ceiling if scores else None,
+                )
+            )
+    return results
 
 
-def _search(snapshot: Snapshot, point: Point, reach: Reach) -> tuple[search.Hits, _Way]:
-    """Search as far as is asked for, and further where nothing is there to be compared."""
-    way = _Way(snapshot, point, reach)
-    encoding = snapshot.encoding
-    row, depth = encoding.rows_of_short(way.vector[None])[0], encoding.candidates(reach.k)
-    while True:
-        hits = search.nearest(row, way.admits.blocks(way.blocks()), depth)
-        if hits.scanned >= way.enough or not way.widen():
-            return hits if encoding.lossless else _by_whole_vectors(snapshot, point.vector, hits, reach.k), way
+def _search(snapshot: Snapshot, points: Sequence[Point], reach: Reach) -> list[tuple[search.Hits, _Way]]:
+    """Search as far as is asked for, and further for those that find nothing there to be compared."""
+    if not points:
+        return []
+    field, encoding = _Field(snapshot, reach), snapshot.encoding
+    short = encoding.short(np.array([point.vector for point in points], np.float16))
+    rows, depth = encoding.rows_of_short(short), encoding.candidates(reach.k)
+    ways = field.ways(points, short)
+    found: dict[int, search.Hits] = {}
+    searching = list(range(len(points)))
+    while searching:
+        blocks = field.blocks([ways[number] for number in searching])
+        hits = search.nearest_to_each(rows[searching], field.admits.blocks(blocks), depth)
+        found |= dict(zip(searching, hits, strict=True))
+        searching = [n for n in searching if found[n].scanned < field.enough and ways[n].widen()]
+    # A product of several queries rounds the last digit otherwise; an answer shall not depend on what else was asked.
+    if not encoding.lossless or len(points) > 1:
+        for number, point in enumerate(points):
+            found[number] = _by_whole_vectors(snapshot, point.vector, found[number], reach.k)
+    return [(found[number], way) for number, way in enumerate(ways)]
 
 
 def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: search.Hits, k: int) -> search.Hits:
@@ -344,54 +373,92 @@ def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: sea
     return replace(hits, image_ids=image_ids, similarities=best)
 
 
-class _Way:
-    """How far one search goes: at first as far as was asked for, and further each time that it is widened."""
+class _Field:
+    """What is there to be searched, as far as it is the same for every query of one search."""
 
-    def __init__(self, snapshot: Snapshot, point: Point, reach: Reach) -> None:
-        only = reach.only
-        self._snapshot, self.vector, self._faster = snapshot, snapshot.short(point.vector), bool(only.under)
-        self.admits = admitted(only, snapshot)
+    def __init__(self, snapshot: Snapshot, reach: Reach) -> None:
+        self.snapshot, self.reach = snapshot, reach
+        self.admits = admitted(reach.only, snapshot)
         self.populated = snapshot.populated
         self.total = snapshot.catalog.count()
-        self.enough = min(reach.k, self.admits.images) if only.under else 1
-        self._own = [category for category, _ in point.categories] if only.category is None else [only.category]
-        self._alone = only.category is not None
-        self._most = 1 if self._alone else len(self.populated) + sum(c not in self.populated for c in set(self._own))
-        self._regions: search.Regions | None = None
-        self._nearest: Callable[[int], NDArray[np.int64]] | None = None
-        self.widened, self.centroids, self.probed = False, 0, set[int]()
-        target = None if reach.exact or only.category is not None else reach.recall
+        self.enough = min(reach.k, self.admits.images) if reach.only.under else 1
+        target = None if reach.exact or reach.only.category is not None else reach.recall
         known = recall(snapshot, self.total) if target and target < 1 else None
-        if target and known:
-            self._regions = snapshot.regions()
-            self._nearest = self._regions.nearest(self.vector)
-            self._count = known.blocks_for(target, len(self._regions))
-            self.centroids = len(self._regions)
-        else:  # of so few images, or of one category, everything is what a target asks for
-            self._count = self._most if reach.exact or reach.recall else reach.probes
+        self.regions: search.Regions | None = None  # where it is searched by blocks
+        self.first = 0  # of which so many at first
+        if known and target:
+            self.regions = snapshot.regions()
+            self.first = known.blocks_for(target, len(self.regions))
 
-    def blocks(self) -> Iterator[search.Block]:
-        """Yield what is to be compared now, and say by ``probed`` which categories that is in."""
-        if self._regions is not None and self._nearest is not None:
-            chosen = self._nearest(self._count)
-            self.probed = set(self._regions.categories[chosen].tolist())
-            return self._snapshot.parts(self._regions, chosen)
+    def ways(self, points: Sequence[Point], short: NDArray[np.float16]) -> list[_Way]:
+        """Return how far each query goes at first; ``short`` (m, D) are their vectors as means are compared with."""
+        by_blocks = [None] * len(points) if self.regions is None else self.regions.nearest_to_each(short)
+        return [_Way(self, point, *how) for point, *how in zip(points, short, by_blocks, strict=True)]
+
+    def blocks(self, ways: Sequence[_Way]) -> Iterator[search.Block]:
+        """Yield what is to be compared now, each block with the queries that ask for it, as bits by their place."""
+        if self.regions is not None:
+            bits = np.zeros(len(self.regions), np.uint32)
+            for number, way in enumerate(ways):
+                bits[way.chosen()] |= np.uint32(1 << number)
+            chosen = np.flatnonzero(bits)
+            return self.snapshot.parts(self.regions, chosen, bits[chosen])
+        asked: dict[int, int] = {}
+        for number, way in enumerate(ways):
+            for category in way.categories():
+                asked[category] = asked.get(category, 0) | 1 << number
+        return self.snapshot.blocks(asked, asked)
+
+
+class _Way:
+    """How far one query goes: at first as far as was asked for, and further each time that it is widened."""
+
+    def __init__(
+        self,
+        field: _Field,
+        point: Point,
+        short: NDArray[np.float16],
+        nearest: Callable[[int], NDArray[np.int64]] | None,
+    ) -> None:
+        only, reach = field.reach.only, field.reach
+        self.field, self._short, self._nearest = field, short, nearest
+        self._alone = only.category is not None
+        self._own = [category for category, _ in point.categories] if only.category is None else [only.category]
+        unknown = sum(category not in field.populated for category in set(self._own))
+        self._most = 1 if self._alone else len(field.populated) + unknown
+        # Of so few images, or of one category, everything is what a target asks for.
+        self._count = field.first or (self._most if reach.exact or reach.recall else reach.probes)
+        self.widened, self.centroids, self.probed = False, 0, set[int]()
+
+    def chosen(self) -> NDArray[np.int64]:
+        """Return the blocks that are to be compared now, by their place among all; they say what is ``probed``."""
+        regions = self.field.regions
+        assert regions is not None and self._nearest is not None
+        chosen = self._nearest(self._count)
+        self.centroids, self.probed = len(regions), set(regions.categories[chosen].tolist())
+        return chosen
+
+    def categories(self) -> list[int]:
+        """Return the categories that are to be compared now, and say so by ``probed``."""
         if self._count >= self._most:
-            probed = list(dict.fromkeys(self._own if self._alone else [*self._own, *self.populated]))  # in no order
+            everything = [*self._own, *self.field.populated]  # in no order
+            probed = list(dict.fromkeys(self._own if self._alone else everything))
         elif self._count <= len(self._own):
             probed = self._own[: self._count]
         else:
-            regions = self._snapshot.regions()
+            regions = self.field.snapshot.regions()
             self.centroids = len(regions.shards[0])
-            probed = search.route(self._own, regions, self.vector, self._count)
+            probed = search.route(self._own, regions, self._short, self._count)
         self.probed = set(probed)
-        return self._snapshot.blocks(probed)
+        return probed
 
     def widen(self) -> bool:
         """Go further the next time; say whether there is anything left."""
-        if self._count >= (self._most if self._regions is None else len(self._regions)):
+        regions = self.field.regions
+        if self._count >= (self._most if regions is None else len(regions)):
             return False
-        self._count = 2 * self._count if self._faster or self._regions is not None else self._count + PER_IMAGE
+        faster = self.field.reach.only.under or regions is not None
+        self._count = 2 * self._count if faster else self._count + PER_IMAGE
         self.widened = True
         return True
 

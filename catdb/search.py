@@ -4,9 +4,10 @@ An image stands in the shard of each of its four categories, so several of the b
 row counts where it is met first, and not in the others; thus each image is compared once, and a search of all
 categories is an exact search without a second copy of the vectors.
 
-Rows are compared as they lie, by as many threads as there are cores, in pieces of which each keeps its best k. A query
-is of the same numbers as the rows, float16 or int8. Beyond the rows a search holds the seen-bitmap, a byte for each
-image id, and for each thread a few copied rows: 1 MB.
+Rows are compared as they lie, by as many threads as there are cores, in pieces of which each keeps its best k. Several
+queries are answered in one go: each row is read once for all that ask for it, and compared with them by one matrix
+product. A query is of the same numbers as the rows, float16 or int8. Beyond the rows a search holds four bytes for each
+image id, which say what has been seen, and for each thread a few copied rows: 1 MB.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial, reduce
 from itertools import chain, islice
+from operator import or_
 from typing import Generic, TypeVar
 
 import numkong
@@ -28,10 +30,15 @@ from catdb.encoding import Stored
 from catdb.shard import Rows
 
 _CHUNK = 2048  # rows compared at a time by one thread: 6 MB at d = 1536, about 0.4 ms
+MOST = 32  # queries of one search: each is a bit of what says who has seen an image
+ALL = (1 << MOST) - 1
+_SEVERAL = 3  # queries from which a matrix product is faster than a pass for each
 _FEW = 0.3  # of a piece's rows, below which the wanted ones are copied: three are read in the time that one is copied
+_FEW_OF_SEVERAL = 0.6  # likewise where several queries are compared with each: reading is the less of it then
 _COPIED = 256  # rows copied at a time: they stay in a core's cache
 _THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 _AHEAD = 4  # pieces waiting for each thread: what they hold in memory is bounded
+_NOT, _BELOW = -3.0, -2.0  # no similarity, and less than any: where nothing is compared
 
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
@@ -39,11 +46,15 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of one category. ``dead`` says, where it is given, which of them are not to be seen."""
+    """Rows of one category. ``dead`` says, where it is given, which of them are not to be seen.
+
+    ``asked``: which queries they are compared with, a bit for each.
+    """
 
     category: int
     rows: Rows
     dead: NDArray[np.bool_] | None = None  # (b,)
+    asked: int = ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,63 +92,99 @@ class Regions:
 
     def nearest(self, query: NDArray[np.float16]) -> Callable[[int], NDArray[np.int64]]:
         """Return what gives the first blocks in the order in which their mean points the way of a query (d,)."""
-        closeness, places = similarities(self.means, query), np.arange(len(self))
-        return lambda count: top(places, closeness, count)[0]
+        return self.nearest_to_each(query[None])[0]
+
+    def nearest_to_each(self, queries: NDArray[np.float16]) -> list[Callable[[int], NDArray[np.int64]]]:
+        """Return that for each of several queries (m, d)."""
+        places = np.arange(len(self))
+
+        def first(closeness: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+            return top(places, closeness, count)[0]
+
+        return [partial(first, row) for row in np.ascontiguousarray(cosines(self.means, queries).T)]
 
 
 def similarities(features: Stored, query: Stored) -> NDArray[np.float32]:
-    """Return the cosine (b,) of rows (b, d) with a query (d,), to 2e-6 (held by a test) or better.
+    """Return the cosine (b,) of rows (b, d) with a query (d,), to 2e-6 (held by a test) or better."""
+    return cosines(features, query[None])[:, 0]
+
+
+def cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
+    """Return the cosine (b, m) of rows (b, d) with each of several queries (m, d), to 2e-6 or better.
 
     The lengths are divided by, though rows are of unit length: rounded to float16 they are that no more, and an
     image would not quite resemble itself. Rows are compared as they lie; numpy would first make a float32 copy.
     """
     if len(features) <= _CHUNK:
-        return _similarities(features, query)
+        return _cosines(features, queries)
     pieces = (features[start : start + _CHUNK] for start in range(0, len(features), _CHUNK))
-    return np.concatenate(list(_side_by_side(lambda piece: _similarities(piece, query), pieces)))
+    return np.concatenate(list(_side_by_side(lambda piece: _cosines(piece, queries), pieces)))
 
 
-def _similarities(features: Stored, query: Stored) -> NDArray[np.float32]:
+def _cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
     if not len(features):
-        return np.empty(0, np.float32)
-    return 1 - np.asarray(numkong.cdist(features, query[None], "angular"), np.float32).ravel()
+        return np.empty((0, len(queries)), np.float32)
+    if len(queries) < _SEVERAL:
+        apart = [np.asarray(numkong.cdist(features, query[None], "angular"), np.float32) for query in queries]
+        return 1 - (apart[0] if len(apart) == 1 else np.concatenate(apart, axis=1))
+    return 1 - np.asarray(numkong.angulars_packed(features, numkong.dots_pack(queries)), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """At most _CHUNK rows, and which of them are wanted."""
+    """At most _CHUNK rows, and which of them are met for the first time, by which queries."""
 
     features: Stored  # (n, d)
     image_ids: NDArray[np.int64]  # (n,)
-    wanted: NDArray[np.bool_]  # (n,)
+    asked: int  # queries, a bit for each
+    fresh: NDArray[np.uint32]  # (n,) likewise
+    wanted: NDArray[np.bool_]  # (n,) by any of them
 
 
 def nearest(query: Stored, blocks: Iterable[Block], k: int) -> Hits:
     """Return the k images nearest to a unit query (d,) in blocks, each compared once though several may hold it."""
-    best_ids, best = np.empty(0, np.int64), np.empty(0, np.float32)
-    scanned, rows = 0, 0
+    return nearest_to_each(query[None], blocks, k)[0]
+
+
+def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int) -> list[Hits]:
+    """Return for each of at most MOST unit queries (m, d) the k images nearest to it in the blocks that it asks for."""
+    count = len(queries)
+    scanned, rows = [0] * count, [0] * count
+    best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * count
+    bars = np.full(count, _BELOW, np.float32)  # what an image must reach to be among the best, as far as is known
 
     def pieces() -> Iterator[_Piece]:
-        nonlocal scanned, rows
-        for piece in _pieces(blocks):
-            scanned += int(np.count_nonzero(piece.wanted))
-            rows += len(piece.wanted)
+        for piece in _pieces(blocks, (1 << count) - 1):
+            for number in _bits(piece.asked):
+                scanned[number] += int(np.count_nonzero(piece.fresh & np.uint32(1 << number)))
+                rows[number] += len(piece.fresh)
             yield piece
 
-    for image_ids, found in _side_by_side(lambda batch: _best(batch, query, k), _batches(pieces())):
-        best_ids, best = top(np.concatenate([best_ids, image_ids]), np.concatenate([best, found]), k)
-    return Hits(best_ids, np.clip(best, -1.0, 1.0), scanned, rows)
+    for several in _side_by_side(lambda batch: list(_best(batch, queries, bars, k)), _batches(pieces())):
+        for number, image_ids, values in several:
+            known_ids, known = best[number]
+            best[number] = top(np.concatenate([known_ids, image_ids]), np.concatenate([known, values]), k)
+            if len(best[number][1]) == k:
+                bars[number] = best[number][1][-1]
+    found = zip(best, scanned, rows, strict=True)
+    return [Hits(ids, np.clip(values, -1.0, 1.0), images, looked) for (ids, values), images, looked in found]
 
 
-def _pieces(blocks: Iterable[Block]) -> Iterator[_Piece]:
-    """Yield the rows of blocks; those that are met first, and are not dead, are wanted."""
-    seen = np.zeros(0, np.bool_)
+def _bits(asked: int) -> list[int]:
+    """Return the numbers of the queries whose bits are set."""
+    return [number for number in range(asked.bit_length()) if asked >> number & 1]
+
+
+def _pieces(blocks: Iterable[Block], queries: int) -> Iterator[_Piece]:
+    """Yield the rows of blocks that any of ``queries`` ask for. Fresh is what each meets first, and is not dead."""
+    seen = np.zeros(0, np.uint32)
     for block in blocks:
-        for start in range(0, len(block.rows), _CHUNK):
+        asked = block.asked & queries
+        for start in range(0, len(block.rows) if asked else 0, _CHUNK):
             part = slice(start, start + _CHUNK)
             image_ids = block.rows.image_ids[part]
-            seen, fresh = _first_met(seen, image_ids, None if block.dead is None else block.dead[part])
-            yield _Piece(block.rows.features[part], image_ids, fresh)
+            seen, fresh = _first_met(seen, image_ids, None if block.dead is None else block.dead[part], asked)
+            yield _Piece(block.rows.features[part], image_ids, asked, fresh, fresh != 0)
 
 
 def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
@@ -154,10 +201,26 @@ def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
         yield batch
 
 
-def _best(batch: Sequence[_Piece], query: Stored, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the best k of the wanted rows."""
+def _best(
+    batch: Sequence[_Piece], queries: Stored, bars: NDArray[np.float32], k: int
+) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield the best k of the rows that each query meets first, but none below its bar: (query, ids, similarities)."""
+    asking = _bits(reduce(or_, (piece.asked for piece in batch)))
     image_ids = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
-    return top(image_ids, np.concatenate([_compare(piece.features, piece.wanted, query) for piece in batch]), k)
+    found = np.full((len(asking), len(image_ids)), _NOT, np.float32)
+    start = 0
+    for piece in batch:
+        own = _bits(piece.asked)
+        compared = _compare(piece.features, piece.wanted, queries[own]).T
+        fresh = piece.fresh[piece.wanted]
+        if len(own) > 1 and (fresh != piece.asked).any():
+            compared[(fresh >> np.array(own, np.uint32)[:, None]) & 1 == 0] = _NOT
+        found[np.searchsorted(asking, own), start : start + len(fresh)] = compared
+        start += len(fresh)
+    for number, row in zip(asking, found, strict=True):
+        good = row >= bars[number]
+        if good.any():
+            yield number, *top(image_ids[good], row[good], k)
 
 
 def _side_by_side(function: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
@@ -216,32 +279,33 @@ if hasattr(os, "register_at_fork"):
 
 
 def _first_met(
-    seen: NDArray[np.bool_], ids: NDArray[np.int64], dead: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which images have been seen, by id, after some rows (n,); and which of those are the first of theirs."""
+    seen: NDArray[np.uint32], ids: NDArray[np.int64], dead: NDArray[np.bool_] | None, asked: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return who has seen which image, by id, after some rows (n,) that ``asked`` look at; and who sees which first."""
     last = int(ids.max(initial=-1))
     if last >= len(seen):
-        seen = np.concatenate([seen, np.zeros(max(last + 1 - len(seen), len(seen)), np.bool_)])
-    fresh = ~seen[ids]
+        seen = np.concatenate([seen, np.zeros(max(last + 1 - len(seen), len(seen)), np.uint32)])
+    before = seen[ids]
+    fresh = ~before & np.uint32(asked)
     if dead is not None:
-        fresh &= ~dead
-    seen[ids[fresh]] = True
+        fresh[dead] = 0
+    seen[ids] = before | fresh
     return seen, fresh
 
 
-def _compare(features: Stored, wanted: NDArray[np.bool_], query: Stored) -> NDArray[np.float32]:
-    """Return the similarities of the wanted rows only, in their order; at most _CHUNK rows (b, d)."""
+def _compare(features: Stored, wanted: NDArray[np.bool_], queries: Stored) -> NDArray[np.float32]:
+    """Return the similarities (n, m) of the n wanted rows only, in their order; at most _CHUNK rows (b, d)."""
     count = int(np.count_nonzero(wanted))
-    if count >= _FEW * len(wanted):
-        found = _similarities(features, query)
+    if count >= (_FEW if len(queries) < _SEVERAL else _FEW_OF_SEVERAL) * len(wanted):
+        found = _cosines(features, queries)
         return found if count == len(wanted) else found[wanted]
     chosen = np.flatnonzero(wanted)
     copied = np.empty((min(count, _COPIED), features.shape[1]), features.dtype)
-    found = np.empty(count, np.float32)
+    found = np.empty((count, len(queries)), np.float32)
     for start in range(0, count, _COPIED):
         part = chosen[start : start + _COPIED]
         np.take(features, part, axis=0, out=copied[: len(part)], mode="clip")  # "raise" would copy once more
-        found[start : start + _COPIED] = _similarities(copied[: len(part)], query)
+        found[start : start + _COPIED] = _cosines(copied[: len(part)], queries)
     return found
 
 
@@ -255,7 +319,7 @@ def neighbours(
     """
     wanted = np.ascontiguousarray(queries.astype(np.float32).T)
     ids, best = np.full((len(own), k), -1, np.int64), np.full((len(own), k), -2.0, np.float32)
-    for batch in _batches(_pieces(blocks)):
+    for batch in _batches(_pieces(blocks, 1)):
         names = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
         rows = np.concatenate([piece.features[piece.wanted] for piece in batch]).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -24,13 +24,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import reduce
+from operator import or_
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -52,7 +55,7 @@ from catdb.errors import (
 from catdb.images import Stamp
 from catdb.lock import Lock
 from catdb.projection import fit, unpack
-from catdb.search import Block, Regions, similarities
+from catdb.search import ALL, Block, Regions, similarities
 from catdb.shard import Rows
 
 CATALOG = "catalog.sqlite"
@@ -67,6 +70,8 @@ FIT_LEAST = 2_000  # images below which shards hold whole vectors; or ten times 
 _NAMED = 16  # damaged shards that are named one by one
 _KEPT = 4096  # waiting rows that a connection remembers: 12 MB at d = 1536
 _WINDOW = 8  # shards that are asked for before they are scanned
+_BY_ALL: Mapping[int, int] = {}
+_Part = tuple[int, int | None, int]  # rows of a shard from, to (None: the end), and who asks for them, a bit for each
 _INSTEAD = "damaged: read from the catalog; run catdb check --repair"
 
 
@@ -572,15 +577,15 @@ class Store:
             return None
         return known if known.stamp == shard.stamp_of(self.file(pointer.category, pointer.generation)) else None
 
-    def _foresee(self, catalog: Catalog, category: int, parts: Sequence[tuple[int, int]] | None) -> Rows | None:
-        """Tell the disk which ranges of rows will be read of a shard (None: all), and return the rows of its file.
+    def _foresee(self, catalog: Catalog, category: int, parts: Sequence[_Part]) -> Rows | None:
+        """Tell the disk which ranges of rows will be read of a shard, and return the rows of its file.
 
         A file that is not known to be sound will be read as a whole: None is returned then.
         """
         pointer = catalog.pointer(category)
         known = self._unchanged(pointer) if pointer else None
         if known:
-            for piece in _slices(parts):
+            for piece, _ in _slices(parts):
                 shard.foresee(known.rows.take(piece))
             return known.rows
         if pointer:
@@ -604,7 +609,7 @@ class Snapshot:
 
     store: Store
     catalog: Catalog
-    damaged: dict[str, None] = field(default_factory=dict)  # by id, in the order in which they were come upon
+    damaged: dict[int, str] = field(default_factory=dict)  # with their ids, in the order in which they were come upon
 
     @property
     def populated(self) -> Mapping[int, Load]:
@@ -635,27 +640,39 @@ class Snapshot:
     @property
     def notes(self) -> list[str]:
         """What a person should know about how it was read: a line for each category, or one for too many."""
-        if len(self.damaged) > _NAMED:
-            return [f"the shards of {len(self.damaged)} categories are {_INSTEAD}"]
-        return [f"the shard of {name} is {_INSTEAD}" for name in self.damaged]
+        return self.notes_on(self.damaged)
 
-    def blocks(self, categories: Collection[int]) -> Iterator[Block]:
-        """Yield the rows of these categories: each one's shard, then what waits beside it."""
-        yield from self._foreseen(dict.fromkeys(categories))
+    def notes_on(self, categories: Collection[int]) -> list[str]:
+        """Return the notes that concern some categories."""
+        damaged = [name for category, name in self.damaged.items() if category in categories]
+        if len(damaged) > _NAMED:
+            return [f"the shards of {len(damaged)} categories are {_INSTEAD}"]
+        return [f"the shard of {name} is {_INSTEAD}" for name in damaged]
 
-    def parts(self, regions: Regions, chosen: NDArray[np.int64]) -> Iterator[Block]:
-        """Yield the rows of chosen blocks, and with each category's first one what waits beside its shard."""
-        ranges: dict[int, list[tuple[int, int]] | None] = {}
+    def blocks(self, categories: Iterable[int], asked: Mapping[int, int] = _BY_ALL) -> Iterator[Block]:
+        """Yield the rows of these categories: each one's shard, then what waits beside it.
+
+        ``asked`` says by category which queries ask for it, a bit for each; those of which it says nothing, all.
+        """
+        yield from self._foreseen({category: [(0, None, asked.get(category, ALL))] for category in categories})
+
+    def parts(
+        self, regions: Regions, chosen: NDArray[np.int64], asked: NDArray[np.uint32] | None = None
+    ) -> Iterator[Block]:
+        """Yield the rows of chosen blocks, and with each category's first one what waits beside its shard.
+
+        ``asked`` (m,) says which queries ask for each of the m chosen, a bit for each; by default all.
+        """
+        ranges: dict[int, list[_Part]] = {}
+        masks = itertools.repeat(ALL, len(chosen)) if asked is None else asked.tolist()
         columns = (regions.categories[chosen], regions.first[chosen], regions.rows[chosen])
-        for category, first, rows in zip(*(column.tolist() for column in columns), strict=True):
-            parts = ranges.setdefault(category, [])
-            assert parts is not None
-            parts.append((first, first + rows))
+        for category, first, rows, mask in zip(*(column.tolist() for column in columns), masks, strict=True):
+            ranges.setdefault(category, []).append((first, first + rows, mask))
         yield from self._foreseen(ranges)
 
-    def _foreseen(self, wanted: Mapping[int, Sequence[tuple[int, int]] | None]) -> Iterator[Block]:
+    def _foreseen(self, wanted: Mapping[int, Sequence[_Part]]) -> Iterator[Block]:
         """Yield what is wanted of each category; the disk is told of some categories before the first is used."""
-        waiting: deque[tuple[int, Sequence[tuple[int, int]] | None, Rows | None]] = deque()
+        waiting: deque[tuple[int, Sequence[_Part], Rows | None]] = deque()
         for category, parts in wanted.items():
             waiting.append((category, parts, self.store._foresee(self.catalog, category, parts)))
             if len(waiting) == _WINDOW:
@@ -663,19 +680,20 @@ class Snapshot:
         while waiting:
             yield from self._parts(*waiting.popleft())
 
-    def _parts(self, category: int, parts: Sequence[tuple[int, int]] | None, known: Rows | None) -> Iterator[Block]:
-        """Yield a category's rows: of its shard these ranges (None: all), and all that wait beside it."""
+    def _parts(self, category: int, parts: Sequence[_Part], known: Rows | None) -> Iterator[Block]:
+        """Yield a category's rows: of its shard these ranges, and all that wait beside it for whoever asks for any."""
         waiting = self._waiting(category)
         block = self.store._shard_block(self.catalog, category, known=known)
         if block is not None:
-            for piece in _slices(parts):
-                yield Block(category, block.rows.take(piece), None if block.dead is None else block.dead[piece])
+            for piece, asked in _slices(parts):
+                dead = None if block.dead is None else block.dead[piece]
+                yield Block(category, block.rows.take(piece), dead, asked)
         elif pointer := self.catalog.pointer(category):
             waiting = self.store.rows(self.catalog, self.catalog.members(category))
             if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
-                self.damaged[self.store.category_id(category)] = None
+                self.damaged[category] = self.store.category_id(category)
         if waiting is not None:
-            yield Block(category, waiting)
+            yield Block(category, waiting, asked=reduce(or_, (asked for _, _, asked in parts)))
 
     def _waiting(self, category: int) -> Rows | None:
         """Return the rows of a category that wait beside its shard. A few thousand in all are read only once."""
@@ -726,20 +744,22 @@ class Snapshot:
         )
 
 
-def _slices(parts: Sequence[tuple[int, int]] | None) -> Iterator[slice]:
-    """Yield the slices that cover ranges of rows which do not overlap, in rising order; None: all rows."""
-    if parts is None:
-        yield slice(None)
-        return
-    begin, end = 0, 0
-    for start, stop in sorted(parts):
-        if start > end:
+def _slices(parts: Sequence[_Part]) -> Iterator[tuple[slice, int]]:
+    """Yield the slices that cover ranges of rows which do not overlap, in rising order, with who asks for each."""
+    begin, end, asking = 0, 0, 0
+    for start, stop, asked in sorted(parts):
+        if stop is None:
+            yield slice(None), asked
+            return
+        if start == stop:
+            continue
+        if start > end or asked != asking:
             if end > begin:
-                yield slice(begin, end)
-            begin = start
+                yield slice(begin, end), asking
+            begin, asking = start, asked
         end = stop
     if end > begin:
-        yield slice(begin, end)
+        yield slice(begin, end), asking
 
 
 def in_blocks(category: int, rows: Rows, images: int) -> tuple[Rows, list[Centroid]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,11 @@ from stock import DIMENSION, make, put
 
 from catdb import Database, calibration
 from catdb.calibration import refresh
+from catdb.check import repair
+from catdb.filters import Filter
 from catdb.quality import PROBES, TARGETS, measure
-from catdb.query import Reach, answer_image, answer_vector
+from catdb.query import Reach, answer_images, answer_point, answer_points, answer_vector
+from catdb.questions import Point
 from catdb.recall import LEAST, Recall, learn, recorded
 from catdb.search import Regions
 from catdb.store import Store
@@ -89,6 +93,65 @@ def test_a_search_by_blocks_is_brute_force_over_their_rows(collection: Store) ->
     assert len({match.path for match in result}) == len(best), "what stands in several blocks is returned once"
 
 
+@pytest.mark.parametrize(
+    "reach",
+    [
+        Reach(10),
+        Reach(3, probes=1),
+        Reach(10, probes=7),
+        Reach(10, exact=True),
+        Reach(10, recall=0.9),
+        Reach(10, recall=0.5),
+        Reach(10, only=Filter(category=3, min_similarity=0.1)),
+        Reach(10, only=Filter(under="/photos/0003.png")),
+        Reach(10, recall=0.9, only=Filter(under="/photos/0003.png")),
+    ],
+    ids=str,
+)
+def test_several_queries_at_once_are_answered_as_each_alone(tmp_path: Path, reach: Reach) -> None:
+    store = make(tmp_path / "db")
+    rows = vectors(COUNT + 70)
+    categories = by_direction(rows)
+    store.commit([replace(put(n, categories[n]), vector=rows[n]) for n in range(COUNT - 20)])
+    store.fold_all()
+    refresh(store)
+    store.commit([replace(put(n, categories[n]), vector=rows[n]) for n in range(COUNT - 20, COUNT)])  # these wait
+    with store.writing() as catalog, catalog.transaction():
+        for image in range(1, 40):
+            if image != 4:
+                catalog.delete(image)  # and these are dead
+        pointer = catalog.pointer(2)
+        assert pointer is not None
+    os.unlink(store.file(2, pointer.generation))  # and a shard is damaged
+    new = range(COUNT, COUNT + 70)
+    points = [Point(rows[n], tuple((c, 0.2) for c in categories[n])) for n in new]
+
+    alone = [answer_point(store, point, reach) for point in points]
+    together = answer_points(store, points, reach)
+
+    assert len(together) == 70 and together == alone
+    if reach == Reach(10):
+        noted = sum(bool(one.notes) for one in together)
+        assert 0 < noted < 70, "the damaged shard is named in the answers for which it was read, and in no others"
+    repair(store)
+    store.close()
+
+
+def test_one_query_of_several_goes_further_where_its_own_categories_hold_nothing(tmp_path: Path) -> None:
+    store = make(tmp_path / "db")
+    store.commit([put(n, [n % 6, (n + 1) % 6]) for n in range(60)])
+    store.fold_all()
+    points = [Point(put(60 + own).vector, ((own, 0.5),)) for own in (1, 9, 2)]  # nothing stands in category 9
+    together = answer_points(store, points, Reach(5, probes=1))
+    assert [(result.widened, result.probed, result.scanned) for result in together] == [
+        (False, 1, 20),
+        (True, 4, 50),
+        (False, 1, 20),
+    ]
+    assert together == [answer_point(store, point, Reach(5, probes=1)) for point in points]
+    store.close()
+
+
 def test_a_whole_recall_is_an_exact_search(collection: Store) -> None:
     query = vectors(COUNT + 1)[-1]
     exact, whole = (answer_vector(collection, query, reach) for reach in (Reach(exact=True), Reach(recall=1.0)))
@@ -104,7 +167,7 @@ def test_what_waits_is_compared_with_the_first_block_of_its_category(tmp_path: P
     refresh(store)
     store.commit([replace(put(n, categories[n]), vector=rows[n]) for n in range(COUNT - 20, COUNT)])
     for image in range(COUNT - 19, COUNT + 1):
-        answered = answer_image(store, image, Reach(1, recall=0.9))
+        [answered] = answer_images(store, [image], Reach(1, recall=0.9))
         assert answered is not None and answered[0].image_ids.tolist() == [image]
     store.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from catdb import search, shard
 from catdb.encoding import STORES, Encoding, directions
 from catdb.encoding import Stored as Features
-from catdb.search import _CHUNK, Block, Regions, nearest, neighbours, route, similarities, top
+from catdb.search import _CHUNK, MOST, Block, Regions, nearest, nearest_to_each, neighbours, route, similarities, top
 from catdb.shard import Rows
 
 DIMENSION = 8
@@ -117,7 +118,67 @@ def test_pieces_threads_and_copies_change_nothing(threads: int, stored: Stored, 
         for name, value in (("_CHUNK", 3), ("_COPIED", 2), ("_FEW", few), ("_THREADS", threads), ("_AHEAD", 1)):
             patch.setattr(search, name, value)
         assert found() == whole
-        assert similarities(stored.features, query).tolist() == search._similarities(stored.features, query).tolist()
+        assert (
+            similarities(stored.features, query).tolist()
+            == search._cosines(stored.features, query[None])[:, 0].tolist()
+        )
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@settings(max_examples=100, deadline=None)
+@given(
+    stored=collections(),
+    seed=st.integers(0, 2**32),
+    k=st.integers(1, 50),
+    count=st.sampled_from([0, 1, 2, 3, 7, MOST]),
+    chunk=st.sampled_from([3, _CHUNK]),
+    several=st.sampled_from([1, 3, 99]),
+    few=st.sampled_from([0.0, 0.6, 2.0]),
+)
+def test_several_queries_at_once_find_what_each_finds_alone(
+    threads: int, stored: Stored, seed: int, k: int, count: int, chunk: int, several: int, few: float
+) -> None:
+    random = np.random.default_rng(seed)
+    dead = set(np.flatnonzero(random.random(len(stored.features)) < 0.2).tolist())
+    queries = Encoding(store=stored.features.dtype.name).rows(unit(random.normal(size=(count, DIMENSION))))
+    if count > 2 and len(stored.features):
+        queries[2] = stored.features[0]  # with its copies it finds some that tie
+    every = blocks(stored, list(range(NUMBER)), random, dead)
+    asked = random.integers(0, 1 << count, len(every)).tolist()
+    every = [replace(block, asked=bits) for block, bits in zip(every, asked, strict=True)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_CHUNK", chunk), ("_SEVERAL", several), ("_FEW_OF_SEVERAL", few), ("_THREADS", threads)):
+            patch.setattr(search, name, value)
+        together = nearest_to_each(queries, every, k)
+
+    assert len(together) == count
+    for number, (query, hits) in enumerate(zip(queries, together, strict=True)):
+        own = [replace(block, asked=1) for block, bits in zip(every, asked, strict=True) if bits >> number & 1]
+        alone = nearest(query, own, k)
+        assert (hits.scanned, hits.rows, len(hits.image_ids)) == (alone.scanned, alone.rows, len(alone.image_ids))
+        np.testing.assert_allclose(hits.similarities, alone.similarities, atol=1e-6)
+        met = {int(image): block.rows.features[n] for block in own for n, image in enumerate(block.rows.image_ids)}
+        for image, similarity in zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True):
+            assert similarity == pytest.approx(float(cosines(met[image][None], query)[0]), abs=1e-5)
+        living = {
+            int(image)
+            for block in own
+            for n, image in enumerate(block.rows.image_ids)
+            if block.dead is None or not block.dead[n]
+        }
+        assert len(living) == hits.scanned and living >= set(hits.image_ids.tolist())
+
+
+def test_a_product_of_several_queries_is_as_close_as_one_at_a_time() -> None:
+    random = np.random.default_rng(1)
+    vectors = unit(random.normal(size=(300, 1536)))
+    for store in STORES:
+        rows = Encoding(store=store).rows(vectors)
+        found = search.cosines(rows, rows[:MOST])
+        for number in range(MOST):
+            np.testing.assert_allclose(found[:, number], cosines(rows, rows[number]), atol=2e-6)
+            np.testing.assert_allclose(found[:, number], similarities(rows, rows[number]), atol=5e-7)
 
 
 @settings(max_examples=150, deadline=None)

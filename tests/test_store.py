@@ -911,16 +911,20 @@ def test_what_a_snapshot_reads_once_is_read_again_after_a_commit(store: Store) -
     reader.close()
 
 
-@given(lengths=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=12), seed=st.integers(0, 99))
-def test_slices_cover_what_was_asked_for_once_and_in_order(lengths: list[tuple[int, int]], seed: int) -> None:
+@given(
+    lengths=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(1, 2)), max_size=12),
+    seed=st.integers(0, 99),
+)
+def test_slices_cover_what_was_asked_for_once_and_in_order(lengths: list[tuple[int, int, int]], seed: int) -> None:
     parts, place = [], 0
-    for gap, length in lengths:
-        parts.append((place + gap, place + gap + length))
+    for gap, length, asked in lengths:
+        parts.append((place + gap, place + gap + length, asked))
         place += gap + length
     mixed = [parts[n] for n in np.random.default_rng(seed).permutation(len(parts))]
-    found = [list(range(place))[piece] for piece in _slices(mixed)]
-    assert list(itertools.chain(*found)) == [row for start, end in parts for row in range(start, end)]
-    assert all(one[-1] + 1 < other[0] for one, other in itertools.pairwise(found))  # as few as there can be
+    found = [[(row, asked) for row in range(place)[piece]] for piece, asked in _slices(mixed)]
+    assert list(itertools.chain(*found)) == [(row, asked) for a, b, asked in parts for row in range(a, b)]
+    for (*_, (last, one)), ((first, other), *_) in itertools.pairwise(found):  # as few as there can be
+        assert (last + 1, one) != (first, other)
 
 
 def test_a_log_that_a_snapshot_held_back_is_written_back_at_the_end(store: Store) -> None:
@@ -1000,6 +1004,23 @@ def test_chosen_blocks_of_a_damaged_shard_are_answered_for_by_the_catalog(store:
         assert sorted(i for b in found for i in b.rows.image_ids.tolist()) == snapshot.catalog.members(3)
         assert len(snapshot.notes) == 1
     repair(store)
+
+
+def test_blocks_say_who_asks_for_them(store: Store) -> None:
+    store.commit([put(n, [4]) for n in range(400)])
+    store.fold_all()
+    store.commit([put(n, [4]) for n in range(400, 403)])
+    with store.snapshot() as snapshot:
+        regions = snapshot.regions()
+        rows = regions.rows.tolist()
+        assert len(rows) >= 6
+        asking = [1, 2, 2, 0, 4, 5, *[0] * (len(rows) - 6)]
+        chosen = np.flatnonzero(asking)
+        parts = list(snapshot.parts(regions, chosen, np.array(asking, np.uint32)[chosen]))
+        whole = list(snapshot.blocks([4], {4: 6}))
+    neighbours = (1, rows[0]), (2, rows[1] + rows[2]), (4, rows[4]), (5, rows[5])  # those that the same ask for are one
+    assert [(block.asked, len(block.rows)) for block in parts] == [*neighbours, (7, 3)]  # what waits is for all of them
+    assert [(block.asked, len(block.rows)) for block in whole] == [(6, 400), (6, 3)]
 
 
 FORMAT_1 = """
