@@ -247,7 +247,7 @@ def test_moved_keeps_id_vector_and_shard_rows(catalog: Catalog) -> None:
     do(catalog, put(3))
     fold(catalog, 3)
     old = catalog.image(1)
-    assert do(catalog, replace(put(3), path=b"new.png", stamp=Stamp(7, 8, 9), moved_from=old)) == ["moved over"]
+    assert do(catalog, replace(put(3), path=b"new.png", stamp=Stamp(7, 8, 9), moved_from=old)) == ["moved"]
     assert [(i.id, i.path, i.stamp) for i in catalog.images()] == [(1, b"new.png", Stamp(7, 8, 9))]
     assert rows(catalog, "tombstone") == []
     assert rows(catalog, "pending") == [(4, 1), (6, 1), (9, 1)]
