@@ -21,7 +21,8 @@ from catdb.images.find import explain
 from catdb.query import Prediction, point_of, predictions
 from catdb.questions import Point
 from catdb.roots import Roots
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from catdb.catalog import Catalog
 from catdb.errors import DatabaseBusy
 from catdb.recall import Recall
 from catdb.scores import LEAST, SAMPLE, Chance, recorded
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 
 _CHANCE = "chance"  # the keys in meta
 _RECALL = "recall"

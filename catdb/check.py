@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from catdb.catalog import MISTYPED, RESTORE, Catalog, Centroid, Load
 from catdb.checksum import checksum
 from catdb.errors import DatabaseDamaged, ShardDamaged
+from catdb.folding import mean
 from catdb.shard import WIDTH, Rows
-from catdb.store import Store, mean
+from catdb.store import Store
 
 _UNIT = 2e-3  # how far the length of a float16 vector may be from 1; rounding explains 5e-4
 _PIECE = 1000  # rows shortened at a time

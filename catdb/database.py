@@ -55,7 +55,8 @@ from catdb.questions import Point, category_named
 from catdb.reconcile import Means, Progress, Report, reconcile, require
 from catdb.relocate import Moved
 from catdb.roots import Roots, absolute
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicates

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from catdb.catalog import Image
 from catdb.roots import Roots
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 from catdb.whole import replacing
 
 FORMS = ("csv", "npz")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from catdb.errors import PathNotFound
 from catdb.roots import Roots
 from catdb.search import Block
-from catdb.store import Snapshot
+from catdb.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from catdb.images import Content, Failure, Stamp, decode, fingerprint, fit
 from catdb.questions import Point
 from catdb.roots import Roots, absolute
 from catdb.scores import Chance
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 
 Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
 _TOGETHER = search.MOST  # query images embedded in one pass, and searched with in one go

@@ -24,26 +24,19 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import reduce
-from operator import or_
 from queue import Empty, SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catdb import shard
-from catdb.blocks import arrange
-from catdb.catalog import Catalog, Centroid, Load, Pointer, Put, Survey, clear_errors, is_removed
+from catdb.catalog import Catalog, Centroid, Pointer, Put, Survey, clear_errors, is_removed
 from catdb.checksum import checksum
-from catdb.encoding import STORES, Encoding, Stored, directions, store_of
+from catdb.encoding import STORES, Encoding, store_of
 from catdb.errors import (
     CatdbError,
     DatabaseDamaged,
@@ -52,46 +45,21 @@ from catdb.errors import (
     ShardDamaged,
     StorageError,
 )
+from catdb.folding import due, in_blocks
 from catdb.images import Stamp
 from catdb.lock import Lock
+from catdb.maps import Maps
 from catdb.projection import fit, unpack
-from catdb.search import ALL, Block, Regions, similarities
+from catdb.search import Block, Regions
 from catdb.shard import Rows
+from catdb.snapshot import Snapshot
 
 CATALOG = "catalog.sqlite"
 GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
 PER_COMMIT = 64  # shards made anew in one commit
 _TURN = 0.03  # seconds between two commits of a long fold, in which whoever waits for the lock gets it
-_LEAST = 64  # waiting rows below which an existing shard is left alone
-_SHARE = Fraction(1, 4)  # waiting rows, as a share of the shard, that are worth a new file
-_DEAD = Fraction(1, 5)  # dead rows, likewise
 FIT_SAMPLE = 20_000  # images from which a projection is fitted
 FIT_LEAST = 2_000  # images below which shards hold whole vectors; or ten times the dimensions that are to be kept
-_NAMED = 16  # damaged shards that are named one by one
-_KEPT = 4096  # waiting rows that a connection remembers: 12 MB at d = 1536
-_WINDOW = 8  # shards that are asked for before they are scanned
-_BY_ALL: Mapping[int, int] = {}
-_Part = tuple[int, int | None, int]  # rows of a shard from, to (None: the end), and who asks for them, a bit for each
-_INSTEAD = "damaged: read from the catalog; run catdb check --repair"
-
-
-def due(load: Load, has_shard: bool, *, at_rest: bool) -> bool:
-    """Say whether a category is to be folded: while images still come in, or ``at_rest`` when a build has ended."""
-    if load.dead and load.dead >= _DEAD * load.rows:
-        return True
-    if at_rest and not has_shard:
-        return load.pending > 0
-    least = 1 if at_rest else _LEAST
-    return load.pending >= least and load.pending >= _SHARE * load.rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A file that is sound: which it is, what it looked like when it was checked, and its rows, which are a map."""
-
-    generation: int
-    stamp: tuple[int, ...]
-    rows: Rows
 
 
 class Store:
@@ -114,7 +82,7 @@ class Store:
         self._writer: Catalog | None = None
         self._readers: SimpleQueue[Catalog] = SimpleQueue()
         self._identity: tuple[int, ...] | None = None  # of the catalog of which is known what is known
-        self._known: dict[int, _Known] = {}  # by category: the one file of it that is sound
+        self.maps = Maps()
         self._folded: tuple[int, int, int] | None = None  # when it was looked whether those are still in use
         self._dimension = 0
         self._encoding: tuple[tuple[int | None, str], Encoding] | None = None  # by its projection's checksum
@@ -172,7 +140,7 @@ class Store:
         """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
         self._begin_in_fork()
         self._identity = None
-        self._known = {}
+        self.maps = Maps()
         self._close_readers()
         if self._writer and self._writer.is_current():
             with suppress(CatdbError), self._lock.held():
@@ -259,7 +227,7 @@ class Store:
     def _forget(self) -> None:
         """Take nothing for granted that was learnt of a database that is there no more."""
         self._lock.clean = False
-        self._known = {}
+        self.maps = Maps()
         self._encoding = None
         self._categories = []
 
@@ -426,14 +394,13 @@ class Store:
             for pointer, centroids, waiting in made:
                 catalog.point(pointer, centroids, waiting, time.time())
         self._lock.clean = True
-        for category in categories:
-            self._known.pop(category, None)  # what was read of the old file to write the new one
+        self.maps.forget(categories)  # what was read of the old files to write the new ones
 
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
         """Return the living rows of a category in order of id: those of its shard, then those that wait."""
         pointer = catalog.pointer(category)
         # What is written anew gets a new checksum: no damage since the last look may slip through.
-        block = self._shard_block(catalog, category, afresh=True)
+        block = self.shard_block(catalog, category, afresh=True)
         if block is None:
             waiting = catalog.members(category) if pointer else waiting
         new = self.rows(catalog, waiting)
@@ -501,7 +468,7 @@ class Store:
             self._identity = catalog.identity
         return catalog
 
-    def _folded_regions(self, catalog: Catalog) -> Regions:
+    def folded_regions(self, catalog: Catalog) -> Regions:
         """Return the blocks of all shards, as they were read when the shards last changed."""
         folded = catalog.folded()
         regions = self._regions
@@ -524,19 +491,13 @@ class Store:
     def snapshot(self) -> Iterator[Snapshot]:
         """Give a view of one moment; what is committed meanwhile is not in it."""
         with self._reader() as catalog, catalog.snapshot():
-            self._let_go(catalog)
+            folded = catalog.folded()
+            if self._folded != folded:
+                self.maps.keep(catalog.pointers())
+                self._folded = folded
             yield Snapshot(self, catalog)
 
-    def is_current(self, pointer: Pointer) -> bool:
-        """Say whether a shard is the category's now, whatever a snapshot says."""
-        with self.snapshot() as now:
-            return now.catalog.pointer(pointer.category) == pointer
-
-    def survey(self) -> Survey:
-        """Return a new comparison of folders with the catalog; close it."""
-        return Survey(Catalog.reader(self._catalog_path))
-
-    def _shard_block(
+    def shard_block(
         self, catalog: Catalog, category: int, *, afresh: bool = False, known: Rows | None = None
     ) -> Block | None:
         """Return the rows of a category's shard with its dead marked; None where there is none that can be read."""
@@ -551,235 +512,22 @@ class Store:
         return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
 
     def load(self, pointer: Pointer, encoding: Encoding, *, afresh: bool = False) -> Rows:
-        """Return the rows of a shard, which must have been made with this encoding (ShardDamaged).
+        """Return the rows of a shard, which must have been made with this encoding (ShardDamaged), see Maps."""
+        path, name = self.file(pointer.category, pointer.generation), self.category_id(pointer.category)
+        return self.maps.load(pointer, path, name, encoding.width(self._dimension), encoding.store, afresh=afresh)
 
-        Its bytes are checked ``afresh``, or where they were not yet, or have changed.
-        """
-        category, path = pointer.category, self.file(pointer.category, pointer.generation)
-        if afresh:
-            self._known.pop(category, None)
-        elif known := self._unchanged(pointer):
-            return known.rows
-        with shard.opened(path) as file:
-            shard.verify(file, pointer.bytes, pointer.checksum)
-            name = self.category_id(category)
-            rows = shard.load(file, name, encoding.width(self._dimension), encoding.store)
-        if len(rows) != pointer.rows:
-            raise ShardDamaged(f"{path}: {len(rows)} rows where {pointer.rows} were written")
-        if file.stamp:
-            self._known[category] = _Known(pointer.generation, file.stamp, rows)
-        return rows
+    def foresee(self, pointer: Pointer, pieces: Iterable[slice]) -> Rows | None:
+        """Tell the disk which rows will be read of a shard; return those of its file where that is known, see Maps."""
+        return self.maps.foresee(pointer, self.file(pointer.category, pointer.generation), pieces)
 
-    def _unchanged(self, pointer: Pointer) -> _Known | None:
-        """Return what is known of a file that is as it was when it was checked."""
-        known = self._known.get(pointer.category)
-        if known is None or known.generation != pointer.generation:
-            return None
-        return known if known.stamp == shard.stamp_of(self.file(pointer.category, pointer.generation)) else None
+    def is_current(self, pointer: Pointer) -> bool:
+        """Say whether a shard is the category's now, whatever a snapshot says."""
+        with self.snapshot() as now:
+            return now.catalog.pointer(pointer.category) == pointer
 
-    def _foresee(self, catalog: Catalog, category: int, parts: Sequence[_Part]) -> Rows | None:
-        """Tell the disk which ranges of rows will be read of a shard, and return the rows of its file.
-
-        A file that is not known to be sound will be read as a whole: None is returned then.
-        """
-        pointer = catalog.pointer(category)
-        known = self._unchanged(pointer) if pointer else None
-        if known:
-            for piece, _ in _slices(parts):
-                shard.foresee(known.rows.take(piece))
-            return known.rows
-        if pointer:
-            shard.foresee_file(self.file(category, pointer.generation))
-        return None
-
-    def _let_go(self, catalog: Catalog) -> None:
-        """Keep no map of a file that was replaced: it would take up the disk after it was unlinked."""
-        folded = catalog.folded()
-        if self._folded != folded:
-            current = {pointer.category: pointer.generation for pointer in catalog.pointers()}
-            for category, known in list(self._known.items()):
-                if known.generation != current.get(category):
-                    self._known.pop(category, None)
-            self._folded = folded
-
-
-@dataclass
-class Snapshot:
-    """The database at one moment. ``damaged`` collects the categories that had to be read from the catalog."""
-
-    store: Store
-    catalog: Catalog
-    damaged: dict[int, str] = field(default_factory=dict)  # with their ids, in the order in which they were come upon
-
-    @property
-    def populated(self) -> Mapping[int, Load]:
-        """The categories that hold images, and how full each is."""
-        return self.catalog.once(
-            "populated", lambda: {load.category: load for load in self.catalog.loads() if load.images}
-        )
-
-    @property
-    def encoding(self) -> Encoding:
-        """How the rows of every block are made of vectors: a query is made one the same way."""
-        return self.store.encoding(self.catalog)
-
-    def short(self, vector: NDArray[np.float16]) -> NDArray[np.float16]:
-        """Return a vector (d,) as it is to be compared with centroids, shortened (D,) where they are."""
-        short: NDArray[np.float16] = self.encoding.short(vector[None])[0]
-        return short
-
-    def cosines(self, images: Sequence[int], vector: NDArray[np.float16]) -> NDArray[np.float32]:
-        """Return the cosine (n,) of images with a vector (d,), by the catalog; NaN where it has none that is sound."""
-        found = np.full(len(images), np.nan, np.float32)
-        vectors = [self.catalog.vector(image) for image in images]
-        sound = [place for place, known in enumerate(vectors) if known is not None]
-        if sound:
-            found[sound] = similarities(np.array([vectors[place] for place in sound], np.float16), vector)
-        return np.clip(found, -1.0, 1.0)
-
-    @property
-    def notes(self) -> list[str]:
-        """What a person should know about how it was read: a line for each category, or one for too many."""
-        return self.notes_on(self.damaged)
-
-    def notes_on(self, categories: Collection[int]) -> list[str]:
-        """Return the notes that concern some categories."""
-        damaged = [name for category, name in self.damaged.items() if category in categories]
-        if len(damaged) > _NAMED:
-            return [f"the shards of {len(damaged)} categories are {_INSTEAD}"]
-        return [f"the shard of {name} is {_INSTEAD}" for name in damaged]
-
-    def blocks(self, categories: Iterable[int], asked: Mapping[int, int] = _BY_ALL) -> Iterator[Block]:
-        """Yield the rows of these categories: each one's shard, then what waits beside it.
-
-        ``asked`` says by category which queries ask for it, a bit for each; those of which it says nothing, all.
-        """
-        yield from self._foreseen({category: [(0, None, asked.get(category, ALL))] for category in categories})
-
-    def parts(
-        self, regions: Regions, chosen: NDArray[np.int64], asked: NDArray[np.uint32] | None = None
-    ) -> Iterator[Block]:
-        """Yield the rows of chosen blocks, and with each category's first one what waits beside its shard.
-
-        ``asked`` (m,) says which queries ask for each of the m chosen, a bit for each; by default all.
-        """
-        ranges: dict[int, list[_Part]] = {}
-        masks = itertools.repeat(ALL, len(chosen)) if asked is None else asked.tolist()
-        columns = (regions.categories[chosen], regions.first[chosen], regions.rows[chosen])
-        for category, first, rows, mask in zip(*(column.tolist() for column in columns), masks, strict=True):
-            ranges.setdefault(category, []).append((first, first + rows, mask))
-        yield from self._foreseen(ranges)
-
-    def _foreseen(self, wanted: Mapping[int, Sequence[_Part]]) -> Iterator[Block]:
-        """Yield what is wanted of each category; the disk is told of some categories before the first is used."""
-        waiting: deque[tuple[int, Sequence[_Part], Rows | None]] = deque()
-        for category, parts in wanted.items():
-            waiting.append((category, parts, self.store._foresee(self.catalog, category, parts)))
-            if len(waiting) == _WINDOW:
-                yield from self._parts(*waiting.popleft())
-        while waiting:
-            yield from self._parts(*waiting.popleft())
-
-    def _parts(self, category: int, parts: Sequence[_Part], known: Rows | None) -> Iterator[Block]:
-        """Yield a category's rows: of its shard these ranges, and all that wait beside it for whoever asks for any."""
-        waiting = self._waiting(category)
-        block = self.store._shard_block(self.catalog, category, known=known)
-        if block is not None:
-            for piece, asked in _slices(parts):
-                dead = None if block.dead is None else block.dead[piece]
-                yield Block(category, block.rows.take(piece), dead, asked)
-        elif pointer := self.catalog.pointer(category):
-            waiting = self.store.rows(self.catalog, self.catalog.members(category))
-            if self.store.is_current(pointer):  # else it was replaced, and collected under a snapshot of that age
-                self.damaged[category] = self.store.category_id(category)
-        if waiting is not None:
-            yield Block(category, waiting, asked=reduce(or_, (asked for _, _, asked in parts)))
-
-    def _waiting(self, category: int) -> Rows | None:
-        """Return the rows of a category that wait beside its shard. A few thousand in all are read only once."""
-        load = self.catalog.load(category)
-        if load is None or not load.pending:
-            return None
-        kept: dict[int, Rows] = self.catalog.once("waiting", dict)
-        if category not in kept:
-            rows = self.store.rows(self.catalog, self.catalog.pending(category))
-            if sum(map(len, kept.values())) + len(rows) > _KEPT:
-                return rows
-            kept[category] = rows
-        return kept[category]
-
-    def homes(self, regions: Regions, images: NDArray[np.int64]) -> dict[int, list[int]]:
-        """Return the blocks, by their place in ``regions``, in which each of these images can be met."""
-        found: dict[int, list[int]] = {int(image): [] for image in images}
-        for category in np.unique(regions.categories).tolist():
-            places = np.flatnonzero(regions.categories == category)
-            block = self.store._shard_block(self.catalog, category)
-            if block is not None:
-                rows = np.flatnonzero(np.isin(block.rows.image_ids, images))
-                which = places[np.searchsorted(regions.first[places], rows, side="right") - 1]
-                for image, place in zip(block.rows.image_ids[rows].tolist(), which.tolist(), strict=True):
-                    found[image].append(place)
-            for image in self.catalog.pending(category):  # compared with whichever of them comes first
-                if image in found:
-                    found[image] += places.tolist()
-        return {image: places for image, places in found.items() if places}
-
-    def regions(self) -> Regions:
-        """Return every block of all that holds images; categories that only wait count as a block of no rows."""
-        return self.catalog.once("regions", self._regions)
-
-    def _regions(self) -> Regions:
-        folded = self.store._folded_regions(self.catalog)
-        known = set(folded.categories.tolist())
-        waiting = [category for category in self.populated if category not in known]
-        if not waiting:
-            return folded
-        means = [mean(self.store.rows(self.catalog, self.catalog.members(c)).features) for c in waiting]
-        nothing = np.zeros(len(waiting), np.int64)
-        return Regions(
-            np.append(folded.categories, waiting),
-            np.append(folded.first, nothing),
-            np.append(folded.rows, nothing),
-            np.concatenate([folded.means.reshape(-1, len(means[0])), np.array(means, np.float16)]),
-        )
-
-
-def _slices(parts: Sequence[_Part]) -> Iterator[tuple[slice, int]]:
-    """Yield the slices that cover ranges of rows which do not overlap, in rising order, with who asks for each."""
-    begin, end, asking = 0, 0, 0
-    for start, stop, asked in sorted(parts):
-        if stop is None:
-            yield slice(None), asked
-            return
-        if start == stop:
-            continue
-        if start > end or asked != asking:
-            if end > begin:
-                yield slice(begin, end), asking
-            begin, asking = start, asked
-        end = stop
-    if end > begin:
-        yield slice(begin, end), asking
-
-
-def in_blocks(category: int, rows: Rows, images: int) -> tuple[Rows, list[Centroid]]:
-    """Order the rows of a category's shard, given in order of id, into blocks; ``images``: how many there are in all.
-
-    What a shard holds is therefore a function of its rows and of that number.
-    """
-    order, starts = arrange(rows.features, images)
-    rows = rows if len(starts) == 1 else rows.take(order)
-    ends = [*starts[1:].tolist(), len(rows)]
-    ranges = enumerate(zip(starts.tolist(), ends, strict=True))
-    return rows, [Centroid(category, n, a, b - a, mean(rows.features[a:b]).astype(np.float16)) for n, (a, b) in ranges]
-
-
-def mean(features: Stored) -> NDArray[np.float32]:
-    """Return the mean (d,) of what rows (n, d) stand for, n >= 1; a few at a time, with no float32 copy of all."""
-    total = np.zeros(features.shape[1], np.float64)
-    for start in range(0, len(features), 1024):
-        total += directions(features[start : start + 1024]).sum(axis=0)
-    return (total / len(features)).astype(np.float32)
+    def survey(self) -> Survey:
+        """Return a new comparison of folders with the catalog; close it."""
+        return Survey(Catalog.reader(self._catalog_path))
 
 
 def force_directory(path: str) -> None:

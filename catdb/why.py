@@ -15,7 +15,8 @@ from catdb.images import Content, Failure, Stamp, excluded, fingerprint
 from catdb.query import Prediction, Reach
 from catdb.questions import Point
 from catdb.roots import Roots
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 
 if TYPE_CHECKING:
     from catdb.catalog import Image

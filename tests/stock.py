@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from catdb.catalog import Put
 from catdb.images import Stamp
 from catdb.search import nearest
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 
 DIMENSION = 12
 CATEGORIES = [(f"c{number}", f"category {number}") for number in range(10)]

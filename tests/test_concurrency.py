@@ -524,7 +524,7 @@ def test_a_reader_remembers_no_more_files_than_there_are(store: Store) -> None:
         fill(store, [number])
         store.fold_all()
         assert answers(reader)[2] == []
-        assert len(reader._known) <= 10
+        assert len(reader.maps) <= 10
     reader.close()
 
 

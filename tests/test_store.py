@@ -32,9 +32,11 @@ from catdb import Database, shard
 from catdb.catalog import Catalog, Load
 from catdb.check import check, repair
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseNotFound, DatabaseReadOnly, StorageError
+from catdb.folding import due, in_blocks
 from catdb.images import Stamp
 from catdb.lock import Lock
-from catdb.store import GRACE, PER_COMMIT, Store, _slices, due, in_blocks
+from catdb.snapshot import _slices
+from catdb.store import GRACE, PER_COMMIT, Store
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from catdb.images import Content, Decoders, Failure, Picture, Stamp, read
 from catdb.images.find import explain
 from catdb.roots import Roots
 from catdb.search import Block
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 
 NEAR = 0.93
 """Likeness from which images are near. 2,000 copies of 200 photographs had 0.935 or more, other pairs 0.72 or less."""

@@ -13,7 +13,8 @@ from catdb import Database
 from catdb.check import check
 from catdb.errors import DatabaseNotFound
 from catdb.search import nearest
-from catdb.store import Snapshot, Store
+from catdb.snapshot import Snapshot
+from catdb.store import Store
 from faults.journal import Content, described, image, name
 
 EXTRA = 800  # the image that is added afterwards
