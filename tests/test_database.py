@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pydoc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,41 @@ def test_signatures_are_those_of_the_contract() -> None:
     assert inspect.signature(Database.search).parameters["k"].default == 10
     assert inspect.signature(Database.check).parameters["repair"].default is False
     assert catdb.backbones.DEFAULT == "inception_resnet_v2"
+
+
+OPTIONS = "k=10, probes=4, exact=False, recall=None, category=None, under=None, min_similarity=None"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("search", f"(self, query, *, {OPTIONS}, without=(), add=False)"),
+        ("search_many", f"(self, queries, *, {OPTIONS}, without=(), add=False)"),
+        ("search_together", f"(self, queries, *, {OPTIONS}, without=(), add=False)"),
+        ("search_text", f"(self, text, *, {OPTIONS}, without=())"),
+        ("search_vector", f"(self, vector, *, {OPTIONS})"),
+        ("search_image", f"(self, id, *, {OPTIONS})"),
+        ("search_point", f"(self, point, *, {OPTIONS})"),
+    ],
+)
+def test_every_search_shows_its_options_and_their_defaults(name: str, shown: str) -> None:
+    whole = inspect.signature(getattr(Database, name))
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in whole.parameters.values()]
+    assert str(inspect.Signature(bare)) == shown
+    assert "min_similarity: 'float | None' = None" in pydoc.plain(pydoc.render_doc(getattr(Database, name)))
+
+
+def test_an_option_that_is_misspelt_is_refused_before_anything_is_done(
+    photos: Path, open_db: Open, instant: Instant
+) -> None:
+    database = open_db(backbone=instant)
+    query = photos / "1.png"
+    for name, asked in (("search", query), ("search_many", [query]), ("search_together", [query])):
+        with pytest.raises(TypeError, match=rf"Database\.{name}\(\) got an unexpected keyword argument 'prbes'"):
+            getattr(database, name)(asked, prbes=8, add=True)
+    assert not os.path.exists(database.path)  # nothing has joined
+    with pytest.raises(TypeError, match="unexpected keyword argument 'add'"):
+        database.search_text("tabby", add=True)  # type: ignore[call-arg]
 
 
 def test_info_says_what_the_database_is(photos: Path, open_db: Open, instant: Instant) -> None:
