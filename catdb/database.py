@@ -43,9 +43,9 @@ from catdb.query import (
     embedded,
 )
 from catdb.questions import Point, category_named
-from catdb.reconcile import Means, Progress, Report, reconcile, require
+from catdb.reconcile import Means, Progress, Report, Tell, reconcile, require
 from catdb.relocate import Moved
-from catdb.roots import absolute
+from catdb.roots import AnyPath, Paths, absolute
 from catdb.store import Store
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class Database:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: AnyPath,
         *,
         mode: str = "a",
         backbone: str | Embedder | None = None,
-        weights: str | os.PathLike[str] | None = None,
+        weights: AnyPath | None = None,
         engine: str = "auto",
         precision: str = "auto",
         dimensions: int | None = None,
@@ -189,11 +189,7 @@ class Database:
     # --- copies -------------------------------------------------------------------------------------------------
 
     def duplicates(
-        self,
-        *,
-        similarity: float = 0.93,
-        jobs: int | None = None,
-        progress: Callable[[Progress], None] = lambda step: None,
+        self, *, similarity: float = 0.93, jobs: int | None = None, progress: Tell = lambda step: None
     ) -> Duplicates:
         """Find the images that are copies of one another, as :mod:`catdb.duplicates` says; also in mode "r".
 
@@ -208,7 +204,7 @@ class Database:
         with Decoders() as decoders:
             return find(self._store, decoders, similarity=similarity, jobs=jobs, tell=_told(progress))
 
-    def mark_distinct(self, *paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
+    def mark_distinct(self, *paths: Paths) -> int:
         """Remember by their content that images are no duplicates, each of each other; return how many pairs are new.
 
         It holds for these contents wherever they lie, and whatever is removed, added or built again in this database.
@@ -221,12 +217,12 @@ class Database:
 
     def build(
         self,
-        *targets: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *targets: Paths,
         exclude: Iterable[str] = (),
         include: Iterable[str] = (),
         prune: bool = False,
         jobs: int | None = None,
-        progress: Callable[[Progress], None] = lambda step: None,
+        progress: Tell = lambda step: None,
     ) -> Report:
         """Bring the database in step with folders (and single files); without any, with all that it knows.
 
@@ -241,13 +237,7 @@ class Database:
         curate.say_removed(self._store, paths or (), self._notice)
         return report
 
-    def add(
-        self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        *,
-        jobs: int | None = None,
-        progress: Callable[[Progress], None] = lambda step: None,
-    ) -> Report:
+    def add(self, paths: Paths, *, jobs: int | None = None, progress: Tell = lambda step: None) -> Report:
         """Add files and folders, among them what was removed by hand before. Drops nothing. Raises as build does."""
         return self._add(named([paths]), jobs=jobs, progress=progress)
 
@@ -273,7 +263,7 @@ class Database:
 
     def watch(
         self,
-        *folders: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *folders: Paths,
         exclude: Iterable[str] = (),
         include: Iterable[str] = (),
         prune: bool = False,
@@ -282,7 +272,7 @@ class Database:
         alert: float | None = None,
         jobs: int | None = None,
         announce: Callable[[Notice], None] = lambda notice: None,
-        progress: Callable[[Progress], None] = lambda step: None,
+        progress: Tell = lambda step: None,
     ) -> Watch:
         """Return a context manager that keeps the database in step with folders (none: all it knows) in a thread.
 
@@ -305,7 +295,7 @@ class Database:
             self._store, self._engine, paths, manner, announce=announce, notice=self._notice, progress=progress
         )
 
-    def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
+    def remove(self, paths: Paths) -> int:
         """Remove images, or all of a folder; return how many. The files stay, and stay out until they are added.
 
         Raises PathNotFound, before anything is removed, for a path that no folder of the database holds, or that
@@ -313,7 +303,7 @@ class Database:
         """
         return curate.remove(self._store, named([paths]))
 
-    def compact(self, *, refit: bool = False, progress: Callable[[Progress], None] = lambda step: None) -> int:
+    def compact(self, *, refit: bool = False, progress: Tell = lambda step: None) -> int:
         """Fold everything that waits or is dead into the shards; return how many shards were made anew.
 
         ``refit``: first learn from the images how vectors are best shortened, where the database has ``dimensions``,
@@ -332,13 +322,7 @@ class Database:
         done = checking.repair(self._store)
         return replace(checking.check(self._store), repaired=done.lines)
 
-    def backup(
-        self,
-        target: str | os.PathLike[str],
-        *,
-        link: bool = False,
-        progress: Callable[[Progress], None] = lambda step: None,
-    ) -> Backup:
+    def backup(self, target: AnyPath, *, link: bool = False, progress: Tell = lambda step: None) -> Backup:
         """Copy the database, as it is at this moment, to a folder that is new or empty; also in mode "r".
 
         Writers are not held up. Every shard is verified as it arrives, and one that is damaged made anew in the copy.
@@ -353,11 +337,11 @@ class Database:
 
     def export(
         self,
-        target: str | os.PathLike[str] | IO[bytes],
+        target: AnyPath | IO[bytes],
         *,
         form: str = "csv",
         vectors: bool = False,
-        progress: Callable[[Progress], None] = lambda step: None,
+        progress: Tell = lambda step: None,
     ) -> int:
         """Write a table of all images to a file or a binary stream, as "csv" or "npz"; return how many images.
 
@@ -367,13 +351,7 @@ class Database:
         place = absolute(target) if isinstance(target, str | os.PathLike) else target
         return exporting.export(self._store, place, form, vectors=vectors, tell=_told(progress))
 
-    def relocate(
-        self,
-        old: str | os.PathLike[str],
-        new: str | os.PathLike[str],
-        *,
-        progress: Callable[[Progress], None] = lambda step: None,
-    ) -> list[Moved]:
+    def relocate(self, old: AnyPath, new: AnyPath, *, progress: Tell = lambda step: None) -> list[Moved]:
         """Have every folder of the database at or below ``old`` be known below ``new``, to which its images have moved.
 
         First a sample of each is compared by content, see :mod:`catdb.relocate`. The next build looks through the new
@@ -386,13 +364,7 @@ class Database:
 
     @spelt_out
     def search(
-        self,
-        query: Query,
-        *,
-        k: int = 10,
-        without: Query | Iterable[Query] = (),
-        add: bool = False,
-        **how: Unpack[How],
+        self, query: Query, *, k: int = 10, without: Query | Iterable[Query] = (), add: bool = False, **how: Unpack[How]
     ) -> Result:
         """Return the k images most like a query: a path, a PIL image, or uint8 RGB pixels (h, w, 3).
 
@@ -500,9 +472,7 @@ class Database:
         """Return what one network pass makes of images (n, height, width, 3) of the size that :meth:`load` says."""
         return embedded(self._engine, pixels)
 
-    def recall(
-        self, *, sample: int = 1000, k: int = 10, progress: Callable[[Progress], None] = lambda step: None
-    ) -> tuple[Measured, ...]:
+    def recall(self, *, sample: int = 1000, k: int = 10, progress: Tell = lambda step: None) -> tuple[Measured, ...]:
         """Measure what searches of each kind find of what an exact one does, on images of this collection.
 
         For the default, for several ``probes`` and for several recall targets: the share of the k nearest that is
@@ -513,7 +483,7 @@ class Database:
 
         return measure(self._store, sample, k, partial(_told(progress), "measuring"))
 
-    def why(self, a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Why:
+    def why(self, a: AnyPath, b: AnyPath) -> Why:
         """Say how alike two images are, in which shards they meet, and whether a search with one finds the other.
 
         They are paths of images that are in the database or not; one that is not costs a network pass. Raises
@@ -524,6 +494,6 @@ class Database:
         return why(self._store, self._engine, absolute(a), absolute(b))
 
 
-def _told(progress: Callable[[Progress], None]) -> Callable[[str, int, int], None]:
+def _told(progress: Tell) -> Callable[[str, int, int], None]:
     """Return what tells of a step, how much of it is done, of how much."""
     return lambda step, done, of: progress(Progress(step, done, of, 0))

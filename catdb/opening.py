@@ -21,6 +21,7 @@ from catdb.backbones.table import GRAPH
 from catdb.encoding import STORES, store_of
 from catdb.errors import BackboneMismatch, DatabaseNotFound, StorageError
 from catdb.mounts import filesystem, is_remote
+from catdb.roots import AnyPath
 from catdb.store import Store
 
 _OWN = frozenset(
@@ -33,7 +34,7 @@ class Wanted:
     """What a caller wants of a database; None for what an existing one remembers, or the default of a new one."""
 
     backbone: str | Embedder | None
-    weights: str | os.PathLike[str] | None  # "imagenet" or a file
+    weights: AnyPath | None  # "imagenet" or a file
     running: Recipe  # what is to run the network, and in which precision
     dimensions: int | None
     store: str | None

@@ -37,6 +37,9 @@ class Progress:
     failed: int
 
 
+Tell = Callable[[Progress], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A root whose missing images were kept, because it seems to be away (unmounted) and not emptied."""
@@ -73,7 +76,7 @@ class Means:
     engine: Engine
     decoders: Decoders
     jobs: int | None = None
-    progress: Callable[[Progress], None] = lambda step: None
+    progress: Tell = lambda step: None
     announce: Callable[[Event], None] = lambda event: None
     settle: float = 0.0
 
