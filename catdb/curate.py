@@ -1,4 +1,4 @@
-"""What a person decides about a collection, and no build may undo: what is taken out, left out, and no copy.
+"""What a person decides about a collection, and no build may undo: what is taken in, taken out, left out, and no copy.
 
 All of it is remembered by the catalog. What is removed stays out until it is added; an exclude, until it is included
 again; and of two contents that are no copies of one another that is so for good.
@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
+from catdb.backbones import Engine
 from catdb.catalog import Catalog, is_removed
 from catdb.errors import PathNotFound
+from catdb.images import Decoders
+from catdb.opening import Wanted, create
+from catdb.reconcile import Means, Report, reconcile, require
 from catdb.roots import Roots, absolute
 from catdb.store import Store
 
@@ -25,15 +29,38 @@ def named(targets: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def require_there(paths: Iterable[str]) -> None:
-    """Raise PathNotFound for a path where nothing lies."""
+def begin(store: Store, engine: Engine, wanted: Wanted, paths: Sequence[str], *, folders: bool = False) -> None:
+    """Have there be a database, and these absolute paths be such as can be brought in step with it.
+
+    Raises PathNotFound for one that neither exists nor is known, or is there and none of ``folders``; nothing has been
+    written then. Raises as :func:`catdb.opening.create` does.
+    """
+    if not store.exists():
+        _require_there(paths)
+    if folders:
+        _require_folders(paths)
+    create(store, engine, wanted)
+    require(store, paths)
+
+
+def add(store: Store, engine: Engine, wanted: Wanted, paths: Sequence[str], **means: Any) -> Report:
+    """Take in what lies at absolute paths, also what was removed before, by :class:`~catdb.reconcile.Means` like these.
+
+    Raises PathNotFound for one where nothing lies, and as :func:`catdb.opening.create` does.
+    """
+    _require_there(paths)
+    create(store, engine, wanted)
+    with Decoders() as decoders:
+        return reconcile(Means(store, engine, decoders, **means), paths, adding=True)
+
+
+def _require_there(paths: Iterable[str]) -> None:
     for path in paths:
         if not os.path.lexists(path):
             raise PathNotFound(f"{path}: no such file or folder; nothing was changed")
 
 
-def require_folders(paths: Iterable[str]) -> None:
-    """Raise PathNotFound for a path where something else than a folder lies."""
+def _require_folders(paths: Iterable[str]) -> None:
     for path in paths:
         if os.path.lexists(path) and not os.path.isdir(path):
             raise PathNotFound(f"{path}: not a folder; name the folder it is in, or use build for single files")

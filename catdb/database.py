@@ -1,26 +1,24 @@
 """Database: a folder of shards and a catalog, kept in step with folders of images and searched by image.
 
 What stands here is what a user types, and what it means; how it is done is in the room that each method hands over to.
+The searches are in :mod:`catdb.asking`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Unpack
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from catdb import backup as backing_up
 from catdb import browse, curate, inventory
 from catdb import check as checking
 from catdb import export as exporting
 from catdb import relocate as relocating
-from catdb.asking import Joined, join, reach, readable, several, spelt_out
+from catdb.asking import Searches
 from catdb.backbones import Embedder, Recipe
 from catdb.backup import Backup
 from catdb.browse import ImageInfo, Page, Status
@@ -30,34 +28,21 @@ from catdb.encoding import STORES
 from catdb.images import Decoders, Failure
 from catdb.inventory import CategoryInfo, Info, RootInfo
 from catdb.mounts import filesystem, is_remote
-from catdb.opening import Wanted, create, engine_of, require_unchanged
-from catdb.query import (
-    How,
-    Query,
-    Result,
-    answer,
-    answer_point,
-    answer_text,
-    answer_together,
-    answer_vector,
-    embedded,
-)
-from catdb.questions import Point, category_named
-from catdb.reconcile import Means, Progress, Report, Tell, reconcile, require
+from catdb.opening import Wanted, engine_of
+from catdb.questions import category_named
+from catdb.reconcile import Means, Report, Tell, reconcile, told
 from catdb.relocate import Moved
 from catdb.roots import AnyPath, Paths, absolute
 from catdb.store import Store
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicates
-    from catdb.quality import Measured
     from catdb.watch import Notice, Watch
-    from catdb.why import Why
 
 __all__ = ["CategoryInfo", "Database", "ImageInfo", "Info", "Page", "RootInfo", "Status"]
 
 
-class Database:
+class Database(Searches):
     """A category-partitioned image database in a directory.
 
     Opening an existing one needs neither network nor weights: it remembers its own. A new one comes into being with
@@ -202,7 +187,7 @@ class Database:
         if not 0 < similarity <= 1:
             raise ValueError(f"similarity is {similarity}: it must be above 0 and at most 1")
         with Decoders() as decoders:
-            return find(self._store, decoders, similarity=similarity, jobs=jobs, tell=_told(progress))
+            return find(self._store, decoders, similarity=similarity, jobs=jobs, tell=told(progress))
 
     def mark_distinct(self, *paths: Paths) -> int:
         """Remember by their content that images are no duplicates, each of each other; return how many pairs are new.
@@ -231,7 +216,9 @@ class Database:
         remembered ones back. ``prune`` drops the images of folders that seem to be away. Files that cannot be read
         are listed in the report. Raises PathNotFound, and on the first use WeightsNotFound or WeightsInvalid.
         """
-        paths = self._begin(targets, exclude, include)
+        paths = named(targets) if targets else None
+        curate.begin(self._store, self._engine, self._wanted, paths or ())
+        curate.set_excludes(self._store, exclude, include, self._notice)
         with Decoders() as decoders:
             report = reconcile(Means(self._store, self._engine, decoders, jobs, progress), paths, prune=prune)
         curate.say_removed(self._store, paths or (), self._notice)
@@ -239,27 +226,7 @@ class Database:
 
     def add(self, paths: Paths, *, jobs: int | None = None, progress: Tell = lambda step: None) -> Report:
         """Add files and folders, among them what was removed by hand before. Drops nothing. Raises as build does."""
-        return self._add(named([paths]), jobs=jobs, progress=progress)
-
-    def _add(self, paths: Sequence[str], **means: Any) -> Report:
-        curate.require_there(paths)
-        create(self._store, self._engine, self._wanted)
-        with Decoders() as decoders:
-            return reconcile(Means(self._store, self._engine, decoders, **means), paths, adding=True)
-
-    def _begin(
-        self, targets: Iterable[Any], exclude: Iterable[str], include: Iterable[str], *, folders: bool = False
-    ) -> list[str] | None:
-        """Have a database with these excludes; return the targets, each of which can be brought in step; None: all."""
-        paths = named(targets) if targets else None
-        if not self._store.exists():
-            curate.require_there(paths or ())
-        if folders:
-            curate.require_folders(paths or ())
-        create(self._store, self._engine, self._wanted)
-        require(self._store, paths or ())
-        curate.set_excludes(self._store, exclude, include, self._notice)
-        return paths
+        return curate.add(self._store, self._engine, self._wanted, named([paths]), jobs=jobs, progress=progress)
 
     def watch(
         self,
@@ -288,7 +255,9 @@ class Database:
         """
         from catdb.watch import Manner, Watch  # it takes watchdog, which nothing else needs
 
-        paths = self._begin(folders, exclude, include, folders=True)
+        paths = named(folders) if folders else None
+        curate.begin(self._store, self._engine, self._wanted, paths or (), folders=True)
+        curate.set_excludes(self._store, exclude, include, self._notice)
         curate.say_removed(self._store, paths or (), self._notice)
         manner = Manner(rescan=rescan, poll=poll, alert=alert, jobs=jobs, prune=prune)
         return Watch(
@@ -313,7 +282,7 @@ class Database:
             self._notice(
                 "nothing to fit: the database keeps whole vectors, or has fewer images than dimensions to keep"
             )
-        return self._store.fold_all(progress=partial(_told(progress), "folding"))
+        return self._store.fold_all(progress=partial(told(progress), "folding"))
 
     def check(self, repair: bool = False) -> Check:
         """Check catalog, shards and vectors; with ``repair`` first make damaged shards anew from the catalog."""
@@ -333,7 +302,7 @@ class Database:
         kind = filesystem(path)
         if is_remote(kind):
             self._notice(f"{path} is on a network file system ({kind}): copy it to a local disk before it is used")
-        return backing_up.backup(self._store, path, link=link, tell=_told(progress))
+        return backing_up.backup(self._store, path, link=link, tell=told(progress))
 
     def export(
         self,
@@ -349,7 +318,7 @@ class Database:
         :mod:`catdb.export`. A file that exists is replaced once the new one is whole. Raises StorageError.
         """
         place = absolute(target) if isinstance(target, str | os.PathLike) else target
-        return exporting.export(self._store, place, form, vectors=vectors, tell=_told(progress))
+        return exporting.export(self._store, place, form, vectors=vectors, tell=told(progress))
 
     def relocate(self, old: AnyPath, new: AnyPath, *, progress: Tell = lambda step: None) -> list[Moved]:
         """Have every folder of the database at or below ``old`` be known below ``new``, to which its images have moved.
@@ -357,143 +326,5 @@ class Database:
         First a sample of each is compared by content, see :mod:`catdb.relocate`. The next build looks through the new
         place without a network pass. Raises PathNotFound and RelocationRefused; nothing has been changed then.
         """
-        tell = partial(_told(progress), "comparing")
+        tell = partial(told(progress), "comparing")
         return relocating.relocate(self._store, absolute(old), absolute(new), tell=tell)
-
-    # --- searching ----------------------------------------------------------------------------------------------
-
-    @spelt_out
-    def search(
-        self, query: Query, *, k: int = 10, without: Query | Iterable[Query] = (), add: bool = False, **how: Unpack[How]
-    ) -> Result:
-        """Return the k images most like a query: a path, a PIL image, or uint8 RGB pixels (h, w, 3).
-
-        Searched are the shards of the query's own four categories; ``probes`` says how many instead (the further ones
-        by the nearness of their centroids), ``exact`` all. ``recall`` (0.95): instead, in the order in which blocks of
-        them are near, as far as it takes to find that share of the ten nearest, as measured on the collection itself
-        (see :mod:`catdb.recall`). A query whose bytes are in the database needs no network.
-
-        ``category`` (id or name): return images of that category only; its shard is searched whole, and it alone,
-        whatever the query's own are. ``under``: return images at or below that path only; searched further, by
-        centroids, until k of them were compared, or all. ``min_similarity``: return none with a lower cosine.
-        ``without``: images that the query is turned away from, see :func:`catdb.questions.without`. ``add``: the
-        query, a file, joins the database first, as by :meth:`add` and with no second network pass; it then finds
-        itself.
-
-        Raises ImageUnreadable, CategoryUnknown, PathNotFound (``under``), and with ``add`` as that does.
-        """
-        [result] = self.search_many([query], k=k, without=without, add=add, **how)
-        return readable(result)
-
-    @spelt_out
-    def search_many(
-        self,
-        queries: Iterable[Query],
-        *,
-        k: int = 10,
-        without: Query | Iterable[Query] = (),
-        add: bool = False,
-        **how: Unpack[How],
-    ) -> Iterator[Result | Failure]:
-        """Yield the answer to each query in order, a Failure for one that cannot be read (its path is empty where the
-        query is no file). Shares network passes. The options are those of :meth:`search`.
-        """
-        if add:
-            queries = list(queries)
-        joined = join(queries, self._add) if add else Joined()
-        answers = answer(self._store, self._engine, queries, reach(self._store, k, how), several(without))
-        return (joined.mark(result) for result in answers)
-
-    @spelt_out
-    def search_together(
-        self,
-        queries: Iterable[Query],
-        *,
-        k: int = 10,
-        without: Query | Iterable[Query] = (),
-        add: bool = False,
-        **how: Unpack[How],
-    ) -> Result:
-        """Return the k images most like several images at once, with the options of :meth:`search`.
-
-        Asked is for the mean of their unit vectors (d,), in the four categories with the highest mean probability.
-        Raises as :meth:`search` does, and ValueError where there are none or they cancel each other out.
-        """
-        queries = list(queries)
-        joined = join(queries, self._add) if add else Joined()
-        result = answer_together(self._store, self._engine, queries, reach(self._store, k, how), several(without))
-        return readable(joined.mark(result))
-
-    @spelt_out
-    def search_text(
-        self, text: str, *, k: int = 10, without: Query | Iterable[Query] = (), **how: Unpack[How]
-    ) -> Result:
-        """Return the k images most typical of the categories whose names share the most words with a text.
-
-        There is no text model: asked is for the mean of these categories' centroids, in all of their shards, and the
-        notes say which they are. The options are those of :meth:`search`. Raises CategoryUnknown, with near names.
-        """
-        return answer_text(self._store, self._engine, text, reach(self._store, k, how), several(without))
-
-    @spelt_out
-    def search_vector(self, vector: NDArray[np.floating[Any]], *, k: int = 10, **how: Unpack[How]) -> Result:
-        """Return the k images nearest to a vector (d,), of any length; it has no categories, so centroids route it.
-
-        The options are those of :meth:`search`.
-        """
-        return answer_vector(self._store, vector, reach(self._store, k, how))
-
-    @spelt_out
-    def search_image(self, id: int, *, k: int = 10, **how: Unpack[How]) -> Result:
-        """Return the k images most like one of the database, given by its number; it needs no network and no file.
-
-        The options are those of :meth:`search`. Raises ImageUnknown.
-        """
-        point, path = browse.point(self._store, id)
-        return answer_point(self._store, point, reach(self._store, k, how), path)
-
-    @spelt_out
-    def search_point(self, point: Point, *, k: int = 10, **how: Unpack[How]) -> Result:
-        """Return the k images most like what :meth:`embed` has made of an image, with the options of :meth:`search`.
-
-        Raises BackboneMismatch where the database was made anew, with another network, since this one was opened.
-        """
-        require_unchanged(self._store, self._engine)
-        return answer_point(self._store, point, reach(self._store, k, how))
-
-    def load(self) -> tuple[int, int]:
-        """Load the network now, not with the first image; return the (height, width) of the pixels that it takes.
-
-        Raises WeightsNotFound, WeightsInvalid, EngineFailed and what else may be wrong with a network.
-        """
-        return self._engine.get().input_size
-
-    def embed(self, pixels: NDArray[np.uint8]) -> list[Point]:
-        """Return what one network pass makes of images (n, height, width, 3) of the size that :meth:`load` says."""
-        return embedded(self._engine, pixels)
-
-    def recall(self, *, sample: int = 1000, k: int = 10, progress: Tell = lambda step: None) -> tuple[Measured, ...]:
-        """Measure what searches of each kind find of what an exact one does, on images of this collection.
-
-        For the default, for several ``probes`` and for several recall targets: the share of the k nearest that is
-        found, how often the nearest is, and the share of the images that is compared. Each of ``sample`` images is a
-        query, and left out of its own answer. Raises ValueError where there are not more than k images.
-        """
-        from catdb.quality import measure
-
-        return measure(self._store, sample, k, partial(_told(progress), "measuring"))
-
-    def why(self, a: AnyPath, b: AnyPath) -> Why:
-        """Say how alike two images are, in which shards they meet, and whether a search with one finds the other.
-
-        They are paths of images that are in the database or not; one that is not costs a network pass. Raises
-        PathNotFound where one neither exists nor is known. One that cannot be read is told of in the answer.
-        """
-        from catdb.why import why
-
-        return why(self._store, self._engine, absolute(a), absolute(b))
-
-
-def _told(progress: Tell) -> Callable[[str, int, int], None]:
-    """Return what tells of a step, how much of it is done, of how much."""
-    return lambda step, done, of: progress(Progress(step, done, of, 0))

@@ -40,6 +40,11 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
+def told(progress: Tell) -> Callable[[str, int, int], None]:
+    """Return what tells of a step, how much of it is done, and of how much."""
+    return lambda step, done, of: progress(Progress(step, done, of, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A root whose missing images were kept, because it seems to be away (unmounted) and not emptied."""

@@ -48,7 +48,7 @@ HEAVY = (
     "webbrowser",  # of the standard library; it takes several others along
 )
 
-FACADE = {"database", "asking", "curate", "inventory", "opening"}  # and the rooms that it alone hands over to
+FACADE = {"database", "asking", "curate", "inventory", "opening"}  # and the rooms behind it
 INWARD = FACADE | {
     *("watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
     *("backup", "browse", "duplicates", "roots", "export", "relocate", "web", "cli"),
@@ -81,8 +81,8 @@ FORBIDDEN = {
     "browse": FACADE | {"watch", "reconcile", "quality", "duplicates", "cli"},
     "inventory": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},
     "opening": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},
-    "curate": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},
-    "asking": FACADE | {"watch", "why", "quality", "duplicates", "cli"},
+    "curate": FACADE - {"opening"} | {"watch", "query", "duplicates", "cli"},
+    "asking": FACADE - {"opening", "curate"} | {"watch", "duplicates", "cli"},
     "why": FACADE | {"watch", "reconcile", "duplicates", "cli"},
     "quality": FACADE | {"watch", "reconcile", "duplicates", "cli"},
     "ingest": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},
