@@ -46,10 +46,11 @@ if TYPE_CHECKING:
     from catdb.backup import Backup
     from catdb.browse import ImageInfo, Page, Status
     from catdb.check import Check
-    from catdb.database import Database, Info
+    from catdb.database import Database
     from catdb.duplicates import Duplicate, Duplicates, Group
     from catdb.images import Failure
     from catdb.ingest import Event
+    from catdb.inventory import Info
     from catdb.query import Match, Prediction, Result
     from catdb.reconcile import Progress, Report
     from catdb.relocate import Moved
@@ -66,7 +67,7 @@ _LAZY = {
     "Failure": "catdb.images",
     "Group": "catdb.duplicates",
     "ImageInfo": "catdb.browse",
-    "Info": "catdb.database",
+    "Info": "catdb.inventory",
     "Match": "catdb.query",
     "Moved": "catdb.relocate",
     "Notice": "catdb.watch",

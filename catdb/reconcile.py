@@ -37,6 +37,14 @@ class Progress:
     failed: int
 
 
+Tell = Callable[[Progress], None]
+
+
+def told(progress: Tell) -> Callable[[str, int, int], None]:
+    """Return what tells of a step, how much of it is done, and of how much."""
+    return lambda step, done, of: progress(Progress(step, done, of, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A root whose missing images were kept, because it seems to be away (unmounted) and not emptied."""
@@ -73,7 +81,7 @@ class Means:
     engine: Engine
     decoders: Decoders
     jobs: int | None = None
-    progress: Callable[[Progress], None] = lambda step: None
+    progress: Tell = lambda step: None
     announce: Callable[[Event], None] = lambda event: None
     settle: float = 0.0
 

@@ -10,9 +10,12 @@ the other where it does not: so the database may move alone, and the two may mov
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from catdb.catalog import Catalog, Root
+
+AnyPath = str | os.PathLike[str]
+Paths = AnyPath | Iterable[AnyPath]
 
 
 class Roots:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from catdb.browse import ImageInfo, Page
-    from catdb.database import CategoryInfo, Info
     from catdb.duplicates import Duplicates
     from catdb.images import Failure
+    from catdb.inventory import CategoryInfo, Info
     from catdb.query import Result
 
 Shape = dict[str, Any]

@@ -48,8 +48,9 @@ HEAVY = (
     "webbrowser",  # of the standard library; it takes several others along
 )
 
-INWARD = {
-    *("database", "watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
+FACADE = {"database", "asking", "curate", "inventory", "opening"}  # and the rooms behind it
+INWARD = FACADE | {
+    *("watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
     *("backup", "browse", "duplicates", "roots", "export", "relocate", "web", "cli"),
 }
 SHOWING = {"cli", "web", "report"}
@@ -76,14 +77,18 @@ FORBIDDEN = {
     "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
     "calibration": INWARD - {"store"} | {"images", "backbones", "shard"},
-    "query": {"database", "watch", "reconcile", "why", "quality", "duplicates", "cli"},
-    "browse": {"database", "watch", "reconcile", "quality", "duplicates", "cli"},
-    "why": {"database", "watch", "reconcile", "duplicates", "cli"},
-    "quality": {"database", "watch", "reconcile", "duplicates", "cli"},
-    "ingest": {"database", "watch", "reconcile", "query", "duplicates", "cli"},
-    "reconcile": {"database", "watch", "query", "duplicates", "cli"},
-    "watch": {"database", "check", "backup", "duplicates", "shard", "search", "cli"},
-    "duplicates": {"database", "watch", "reconcile", "query", "check", "backup", "backbones", "shard", "cli"},
+    "query": FACADE | {"watch", "reconcile", "why", "quality", "duplicates", "cli"},
+    "browse": FACADE | {"watch", "reconcile", "quality", "duplicates", "cli"},
+    "inventory": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},
+    "opening": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},
+    "curate": FACADE - {"opening"} | {"watch", "query", "duplicates", "cli"},
+    "asking": FACADE - {"opening", "curate"} | {"watch", "duplicates", "cli"},
+    "why": FACADE | {"watch", "reconcile", "duplicates", "cli"},
+    "quality": FACADE | {"watch", "reconcile", "duplicates", "cli"},
+    "ingest": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},
+    "reconcile": FACADE | {"watch", "query", "duplicates", "cli"},
+    "watch": FACADE | {"check", "backup", "duplicates", "shard", "search", "cli"},
+    "duplicates": FACADE | {"watch", "reconcile", "query", "check", "backup", "backbones", "shard", "cli"},
     "duplicates.likeness": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "duplicates.groups": INWARD | {"images", "backbones", "catalog", "shard", "search"},
 }

@@ -28,6 +28,8 @@ from catdb import (
     WeightsNotFound,
 )
 from catdb.backbones import Category, Engine, imagenet
+from catdb.filters import Filter
+from catdb.query import How, Reach
 
 Open = Callable[..., Database]
 
@@ -82,6 +84,35 @@ def test_signatures_are_those_of_the_contract() -> None:
     assert inspect.signature(Database.search).parameters["k"].default == 10
     assert inspect.signature(Database.check).parameters["repair"].default is False
     assert catdb.backbones.DEFAULT == "inception_resnet_v2"
+
+
+def test_search_spells_out_the_options_that_every_search_has() -> None:
+    shown = inspect.signature(Database.search).parameters
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in shown.values()]
+    assert str(inspect.Signature(bare)) == (
+        "(self, query, *, k=10, probes=4, exact=False, recall=None, category=None, under=None, min_similarity=None,"
+        " without=(), add=False)"
+    )
+    assert [name for name in shown if name in How.__annotations__] == list(How.__annotations__)
+    assert (Reach().k, Reach().probes, Reach().exact, Reach().recall, Reach().only) == (10, 4, False, None, Filter())
+    searches = [name for name in dir(Database) if name.startswith("search_")]
+    assert len(searches) == 6
+    for name in searches:
+        [how] = [p for p in inspect.signature(getattr(Database, name)).parameters.values() if p.kind == p.VAR_KEYWORD]
+        assert how.annotation == "Unpack[How]"
+
+
+def test_an_option_that_is_misspelt_is_refused_before_anything_is_done(
+    photos: Path, open_db: Open, instant: Instant
+) -> None:
+    database = open_db(backbone=instant)
+    query = photos / "1.png"
+    for name, asked in (("search", query), ("search_many", [query]), ("search_together", [query])):
+        with pytest.raises(TypeError, match="got an unexpected keyword argument 'prbes'"):
+            getattr(database, name)(asked, prbes=8, add=True)
+    assert not os.path.exists(database.path)  # nothing has joined
+    with pytest.raises(TypeError, match="unexpected keyword argument 'add'"):
+        database.search_text("tabby", add=True)  # type: ignore[call-arg]
 
 
 def test_info_says_what_the_database_is(photos: Path, open_db: Open, instant: Instant) -> None:

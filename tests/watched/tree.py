@@ -19,6 +19,7 @@ from PIL import Image
 from catdb import Database
 from catdb.checksum import digest
 from catdb.images.decode import fit
+from catdb.roots import Roots
 
 MOST = 400  # files, beyond which none are added
 SHARED = 60  # contents that come again and again, so that the same stands under several paths
@@ -218,7 +219,7 @@ def vector(data: bytes) -> NDArray[np.float16]:
 def indexed(db: Database) -> dict[str, tuple[bytes, NDArray[np.float16] | None]]:
     """Return (digest, vector) of every image of a database, by its path, as they are at one moment."""
     with db._store.snapshot() as snapshot:
-        roots = db._roots(snapshot)
+        roots = Roots(snapshot.catalog.roots(), db.path)
         return {
             roots.path(image.root, image.path): (image.digest, snapshot.catalog.vector(image.id))
             for image in snapshot.catalog.images()
