@@ -12,6 +12,6 @@ from catdb.catalog.shards import Shards
 class Catalog(Roots, Paths, Memberships, Shards, Integrity):
     """One connection to the catalog; not to be used by two threads at once, nor carried across a fork.
 
-    Each base keeps tables of its own, in a module of its name; those that write rows which are another's business to
-    explain (a failure deletes an image) stand on it. How it is opened, commits and reads: ``connection``.
+    Each base is a connection that knows some of the tables, in the module of its name, and would do without the others.
+    One that needs what another does is derived from it: a failure can delete an image, so Paths are Images.
     """

@@ -58,23 +58,22 @@ def make(sql: sqlite3.Connection) -> None:
 def read_format(sql: sqlite3.Connection, path: str) -> int:
     """Return the format's number, 0 for an empty file. DatabaseDamaged where it is none that we know."""
     try:
-        if not _one(sql, "SELECT count(*) FROM sqlite_schema"):
+        if not _number(sql, "SELECT count(*) FROM sqlite_schema"):
             return 0
     except sqlite3.OperationalError as error:
         if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
             return 0  # its very making was cut off: only then is there another journal than the log
         raise
-    if _one(sql, "PRAGMA application_id") != _APPLICATION:
+    if _number(sql, "PRAGMA application_id") != _APPLICATION:
         raise DatabaseDamaged(f"{path}: an SQLite file, but not a catdb catalog; use another directory")
-    found = _one(sql, "PRAGMA user_version")
+    found = _number(sql, "PRAGMA user_version")
     if found > FORMAT:
         raise DatabaseDamaged(f"{path}: format {found}, this catdb reads {FORMAT}; install a newer catdb")
     return found
 
 
 def upgrade(sql: sqlite3.Connection) -> None:
-    """Bring the tables of format 1 up to date in the running transaction."""
-    # There a shard had one centroid, in float32, and was one block.
+    """Bring the tables of format 1, where a shard was one block with a float32 mean, up to date in the transaction."""
     rows = sql.execute("SELECT category, rows, data FROM centroid JOIN shard USING (category)").fetchall()
     sql.execute("DROP TABLE centroid")
     for statement in _STATEMENTS:
@@ -92,5 +91,5 @@ def not_as_made(sql: sqlite3.Connection) -> list[str]:
     return sorted(set(_STATEMENTS) - there)
 
 
-def _one(sql: sqlite3.Connection, statement: str) -> int:
+def _number(sql: sqlite3.Connection, statement: str) -> int:
     return int(sql.execute(statement).fetchone()[0])
