@@ -142,7 +142,7 @@ def test_garbage_of_the_source_is_unknown_to_the_copy(store: Store, place: Path)
 
 @pytest.fixture
 def page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catdb.catalog.catalog._STEP", 1)
+    monkeypatch.setattr("catdb.catalog.connection._STEP", 1)
 
 
 @pytest.mark.usefixtures("page_by_page")

@@ -14,7 +14,7 @@ import pytest
 from stock import CATEGORIES, META, put, unit
 
 from catdb.catalog import Catalog, Centroid, Load, Pointer, Survey, Todo, is_removed
-from catdb.catalog.catalog import PAGE, below
+from catdb.catalog.columns import PAGE, below
 from catdb.checksum import checksum
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly
 from catdb.images import Stamp

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from catdb.catalog.catalog import PAGE, Catalog, as_row, as_stamp, below, clear_errors
+from catdb.catalog.columns import PAGE, as_row, as_stamp, below
+from catdb.catalog.connection import Connection, clear_errors
 from catdb.images import Stamp
 
 _SCHEMA = """
@@ -34,7 +35,7 @@ class Todo:
 class Survey:
     """One comparison. Takes over a reader's connection: open one for it alone, and close the survey."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Connection) -> None:
         self._catalog = catalog
         self._sql = catalog.sql
         with clear_errors(catalog.path):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import catdb.catalog.catalog
+import catdb.catalog.connection
 import catdb.store
 from catdb import shard
 from catdb.catalog import Catalog
@@ -68,7 +68,7 @@ def lets_errors_through() -> None:
     def as_they_are(path: str) -> Iterator[None]:
         yield
 
-    catdb.catalog.catalog.clear_errors = catdb.store.clear_errors = as_they_are
+    catdb.catalog.connection.clear_errors = catdb.store.clear_errors = as_they_are
 
 
 class Broken(Bench):
