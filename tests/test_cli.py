@@ -25,6 +25,7 @@ from PIL import Image
 from catdb import Database
 from catdb.backbones import imagenet
 from catdb.cli import cli
+from catdb.reconcile import Kept
 
 Done = subprocess.CompletedProcess[str]
 ID_NAME_PROBABILITY = {"id": str, "name": str, "probability": float}
@@ -170,6 +171,7 @@ def test_a_folder_that_is_away_is_kept_and_said(here: Path) -> None:
     assert " offline " in f" {clean(call('info')).stdout}".replace("\n", " \n ")
     assert clean(call("build", "--prune")).stdout.startswith("0 added, 0 changed, 0 moved, 9 removed")
     assert clean(call("build")).stderr == ""
+    assert Kept("/x", 1).line == "its 1 missing image is kept and can be searched still; catdb build --prune drops it"
 
 
 def test_the_current_folder_with_its_database_in_it(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -562,7 +564,7 @@ def test_check_repair_and_compact(here: Path) -> None:
     assert "is damaged: read from the catalog; run catdb check --repair" in done.stderr
     repaired = clean(call("check", "--repair"))
     assert repaired.stdout == "all is well\n"
-    assert repaired.stderr == "catdb: 1 shards made anew from the catalog\n"
+    assert repaired.stderr == "catdb: shards made anew from the catalog: 1\n"
     save(here / "photos" / "new.png", 40)
     clean(call("build"), 3)
     assert clean(call("compact")).stdout in (

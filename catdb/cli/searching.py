@@ -14,7 +14,7 @@ from catdb.cli.answers import require_target, told
 from catdb.cli.options import open_database
 from catdb.errors import ImageUnreadable
 from catdb.images import Failure, Unlisted, find
-from catdb.words import closer, named, show
+from catdb.words import closer, count, named, show
 
 if TYPE_CHECKING:
     from catdb.database import Database
@@ -107,7 +107,7 @@ def _reasons(found: Why) -> Iterator[str]:
     if not found.shared:
         yield "they meet in no shard: none of their categories is the same"
     elif found.a.stands and found.b.stands:
-        yield f"they meet in {len(found.shared)} shard{'s' if len(found.shared) > 1 else ''}: {both}"
+        yield f"they meet in {count(len(found.shared), 'shard')}: {both}"
     else:
         yield f"categories of both: {both}; but only what is in the database stands in shards"
     yield _finding("A", "B", found.b, found.a_finds_b)
@@ -118,9 +118,10 @@ def _finding(one: str, other: str, side: Side, finding: Finding) -> str:
     if finding.probes is None:
         return f"{one} does not find {other}, which is not in the database ({side.state})"
     rank = f"at rank {finding.rank:,}" if finding.rank else f"after rank {finding.looked:,}"
+    searched = f"{count(finding.scanned, 'image')} searched"
     if finding.by_default:
-        return f"{one} finds {other} by default, {rank} of {finding.scanned:,} images searched"
+        return f"{one} finds {other} by default, {rank} of {searched}"
     return (
         f"{one} does not find {other} by default: with --probes {finding.probes} it does, {rank} of"
-        f" {finding.scanned:,} images searched, or with --exact"
+        f" {searched}, or with --exact"
     )
