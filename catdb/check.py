@@ -57,7 +57,7 @@ class Repair:
     @property
     def lines(self) -> tuple[str, ...]:
         rebuilt = f"shards made anew from the catalog: {self.rebuilt:,}"
-        gone = f"images that left the database, for they could not be mended: {self.gone:,}; catdb build takes them in again"
+        gone = f"images that could not be mended and left: {self.gone:,}; catdb build takes them in again"
         lines = ((self.rebuilt, rebuilt), (self.gone, gone), (self.lost, f"the catalog itself is damaged: {RESTORE}"))
         return tuple(line for count, line in lines if count)
 

@@ -32,7 +32,10 @@ def report(db: str | None, sample: int, k: int, *, as_json: bool, plot: str | No
     if as_json:
         click.echo(json.dumps({"searches": [dataclasses.asdict(one) for one in measured]}))
     else:
-        click.echo(f"{count(measured[0].queries, 'query')}: images of the database, each left out of its own answer")
+        asked = measured[0].queries
+        click.echo(
+            f"{asked:,} of the images as {'query' if asked == 1 else 'queries'}, each left out of its own answer"
+        )
         click.echo(f"{'search':<16}{f'recall@{k}':>10}{'nearest':>10}{'searched':>10}{'rows':>10}{'centroids':>11}")
         for one in measured:
             shares = "".join(f"{100 * share:>8.1f} %" for share in (one.recall, one.nearest, one.scanned, one.rows))
