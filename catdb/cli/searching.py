@@ -14,6 +14,7 @@ from catdb.cli.answers import require_target, told
 from catdb.cli.options import open_database
 from catdb.errors import ImageUnreadable
 from catdb.images import Failure, Unlisted, find
+from catdb.roots import absolute
 from catdb.words import closer, count, named, show
 
 if TYPE_CHECKING:
@@ -65,9 +66,25 @@ def _answers(
     elif together:
         images = list(queries)
         if images:
-            yield store.search_together(images, add=add, **options)
+            yield _answer_together(store, images, add=add, **options)
     else:
         yield from store.search_many(queries, add=add, **options)
+
+
+def _answer_together(store: Database, images: Sequence[str], **options: Any) -> Result | Failure:
+    """Return the answer to images that are one query, or the Failure of one of them that cannot be read.
+
+    Raises ImageUnreadable where it is one to be without.
+    """
+    try:
+        return store.search_together(images, **options)
+    except ImageUnreadable as error:
+        told = str(error)
+        meant = [path for path in map(absolute, images) if told.startswith(f"{path}: ")]
+        if not meant:
+            raise
+        path = max(meant, key=len)  # "a: b.jpg" begins like a message about "a"
+        return Failure(path, told.removeprefix(f"{path}: "))
 
 
 def _queries(paths: Sequence[str], unlisted: list[Failure]) -> Iterator[str]:
