@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from conftest import CATDB, Instant, child, run, save, unprivileged
 from PIL import Image
 
+import catdb
 from catdb import Database
 from catdb.backbones import imagenet
 from catdb.cli import cli
@@ -284,6 +285,21 @@ def test_an_interruption_at_any_moment_is_one_line_and_130(where: str, module: s
     assert done.stdout.startswith("12 added" if where != "folding" else "0 added")
     assert clean(run("check")).stdout == "all is well\n"
     assert "0 memberships wait" in clean(run("info")).stdout
+
+
+def test_an_interruption_while_the_command_line_is_loaded_is_silence_and_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a traceback through the imports."""
+    stuck = tmp_path / "stuck"
+    stuck.mkdir()
+    (stuck / "click.py").write_text("import os, signal\nos.write(1, b'x')\nsignal.pause()\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(stuck), str(Path(catdb.__file__).parents[1])]))
+    with child("import runpy\nrunpy.run_module('catdb', run_name='__main__')") as process:
+        assert process.stdout and process.stdout.read(1) == "x"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "")
 
 
 def test_an_interrupted_build_resumes(photos: Path) -> None:
