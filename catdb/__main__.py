@@ -1,5 +1,26 @@
-"""``python -m catdb`` is the command ``catdb``."""
+"""The command ``catdb``, and ``python -m catdb``: an interruption ends it in silence also before there is a command."""
 
-from catdb.cli import main
+import os
+import signal
 
-main()
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Load the command line, which takes a moment, and run it.
+
+    Until it is loaded SIGINT ends the process at once: nothing has been begun, and a KeyboardInterrupt amid an import
+    would be a traceback, or be swallowed. Where a shell has a background job ignore SIGINT, it stays ignored.
+    """
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
+    from catdb.cli import main as run
+
+    if heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -57,8 +57,8 @@ class Repair:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        rebuilt = f"{self.rebuilt:,} shards made anew from the catalog"
-        gone = f"{self.gone:,} images could not be mended and left the database: catdb build takes them in again"
+        rebuilt = f"shards made anew from the catalog: {self.rebuilt:,}"
+        gone = f"images that could not be mended and left: {self.gone:,}; catdb build takes them in again"
         lines = ((self.rebuilt, rebuilt), (self.gone, gone), (self.lost, f"the catalog itself is damaged: {RESTORE}"))
         return tuple(line for count, line in lines if count)
 
@@ -120,7 +120,7 @@ def _disorder(store: Store, catalog: Catalog) -> Iterator[tuple[str, bool]]:
         yield _detail(error, catalog.path), True
     for rule, count in catalog.faults():
         remedy = f": {RESTORE}" if rule.cure == RESTORE else ""
-        yield f"{count} {rule.what}{remedy}", rule in MISTYPED or rule.cure == RESTORE
+        yield f"{rule.what} ({count:,}){remedy}", rule in MISTYPED or rule.cure == RESTORE
 
 
 class _Record:
@@ -221,7 +221,7 @@ def _categories(store: Store, catalog: Catalog, record: _Record) -> Iterator[_Fo
 def _category(store: Store, catalog: Catalog, record: _Record, load: Load) -> Iterator[_Found]:
     category, name, members = load.category, store.category_id(load.category), record.members(load.category)
     if load.images != len(members):
-        detail = f"{load.images} images by its rows, {len(members)} by the members"
+        detail = f"images by its rows: {load.images}, by the members: {len(members)}"
         yield _Found(category, Problem("count", name, detail))
     here = set(catalog.pending(category))
     pointer = catalog.pointer(category)
@@ -257,7 +257,7 @@ def _row_faults(catalog: Catalog, record: _Record, category: int, rows: Rows) ->
     if differs:
         yield "its vectors are not those of the catalog", ()
     if lost:
-        yield f"{len(lost)} of its images have other categories than in the catalog", tuple(lost)
+        yield f"{len(lost)} of its images with other categories than in the catalog", tuple(lost)
     if not all(_is_mean(block, part) for block, part in zip(blocks, parts, strict=True)):
         yield "its centroid is not the mean of its rows", ()
 

@@ -52,6 +52,12 @@ class Kept:
     path: str
     images: int
 
+    @property
+    def line(self) -> str:
+        """What a person should know of it, in a few words."""
+        kept, them = ("image is", "it") if self.images == 1 else ("images are", "them")
+        return f"its {self.images:,} missing {kept} kept and can be searched still; catdb build --prune drops {them}"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

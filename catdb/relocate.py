@@ -114,8 +114,9 @@ def _compare(catalog: Catalog, database: str, places: dict[int, str], tell: Tell
             tell(done, of)
         sampled = len(samples[root])
         if len(wrong) * _MAY_DIFFER > sampled:
+            missing = "is not there as it was" if len(wrong) == 1 else "are not there as they were"
             raise RelocationRefused(
-                f"{place}: {len(wrong)} of {sampled} sampled images of {roots.folder(root)} are not there as they were"
+                f"{place}: {len(wrong)} of {sampled} sampled images of {roots.folder(root)} {missing}"
                 f" ({wrong[0]}); nothing was changed"
             )
         moved.append(Moved(roots.folder(root), place, catalog.count_of(root), sampled, sampled - len(wrong)))

@@ -29,7 +29,7 @@ from catdb.errors import DecoderFailed, ImageUnreadable
 from catdb.images import Decoders
 from catdb.images.find import explain, open_regular
 from catdb.whole import replacing
-from catdb.words import TIERS, asked, closer, copied, count, percent, searched, shared, show
+from catdb.words import TIERS, closer, copied, count, percent, searched, shared, show
 
 if TYPE_CHECKING:
     from catdb.duplicates import Duplicate, Duplicates, Group
@@ -40,6 +40,7 @@ SIDE = 320
 """Pixels of the longer side of a picture, at most."""
 
 _TOGETHER = 64  # pictures made before they are written
+_NAMED = 3  # images in a heading
 
 Tell = Callable[[int, int], None]  # how many pictures are made, of how many
 Picture = bytes | str  # a JPEG, or why there is none
@@ -82,12 +83,12 @@ class Report:
 
     def add_answer(self, result: Result, tell: Tell = lambda done, of: None) -> None:
         """Add the answer to a query: its picture and categories, what was searched, and its matches."""
-        queries = [path for path in (result.query, *result.together, *result.without) if path]
-        shown = self._shown([*queries, *(match.path for match in result)], tell)
+        queries = list(filter(None, (result.query, *result.together)))
+        away = list(filter(None, result.without))
+        shown = self._shown([*queries, *away, *(match.path for match in result)], tell)
         self._write(f'<section class="answer">\n<h2>{_text(_heading(result))}</h2>\n<div class="query">\n')
-        for path, picture in islice(shown, len(queries)):
-            without = path in result.without
-            self._write(_figure(path, picture, "turned away from " if without else "query: "))
+        for number, (path, picture) in enumerate(islice(shown, len(queries) + len(away))):
+            self._write(_figure(path, picture, away=number >= len(queries)))
         self._write(f"<div>\n{_categories(result)}{_paragraph(searched(result))}{_notes(result.notes)}</div>\n</div>\n")
         self._write('<ol class="grid">\n' if result.matches else '<p class="empty">no matches</p>\n')
         for match, (_, picture) in zip(result.matches, shown, strict=True):
@@ -169,7 +170,17 @@ def _head(title: str, database: str, now: float) -> str:
 
 
 def _heading(result: Result) -> str:
-    return os.path.basename(result.query) if result.query else asked(result)
+    """Say in a line what was asked, the first of many images by name: all are shown below it, with their paths."""
+    images = result.together or (result.query,)
+    what = _first(images) if result.text is None else f'"{result.text}"'
+    several = f"{count(len(images), 'image')} together: " if len(images) > 1 else ""
+    return f"{several}{what}{f'; turned away from {_first(result.without)}' if result.without else ''}"
+
+
+def _first(paths: Sequence[str | None]) -> str:
+    """Name the first few of some images."""
+    names = [os.path.basename(path) if path else "an image" for path in paths[:_NAMED]]
+    return ", ".join([*names, "..."] if len(paths) > _NAMED else names)
 
 
 def _categories(result: Result) -> str:
@@ -206,8 +217,10 @@ def _copy(image: Duplicate, picture: Picture, *, keep: bool) -> str:
     )
 
 
-def _figure(path: str, picture: Picture, role: str) -> str:
-    return f"<figure>\n{_image(path, picture, role)}<figcaption>{_place(path)}</figcaption>\n</figure>\n"
+def _figure(path: str, picture: Picture, *, away: bool) -> str:
+    image = _image(path, picture, "turned away from " if away else "query: ")
+    label = "<p><strong>turned away from</strong></p>\n" if away else ""
+    return f"<figure>\n{image}<figcaption>{label}{_place(path)}</figcaption>\n</figure>\n"
 
 
 def _image(path: str, picture: Picture, role: str) -> str:
@@ -220,7 +233,9 @@ def _image(path: str, picture: Picture, role: str) -> str:
 
 
 def _place(path: str) -> str:
-    return f'<p class="name">{_text(os.path.basename(path))}</p>\n<p class="path">{_text(path)}</p>\n'
+    """Name a file. In a card a long line is cut short: its title is the whole path."""
+    name, whole = _text(os.path.basename(path)), _text(path)
+    return f'<p class="name" title="{whole}">{name}</p>\n<p class="path" title="{whole}">{whole}</p>\n'
 
 
 def _paragraph(text: str) -> str:

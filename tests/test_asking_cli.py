@@ -98,7 +98,8 @@ def test_filters_are_options(here: Path) -> None:
         (["photos/few/00.png", "--under", "nowhere"], 1, "the database knows no image there"),
         (["photos/few/00.png", "--category", "giraffe"], 1, "no category is called 'giraffe'"),
         (["--text", "giraffe"], 1, "no category's name has a word of 'giraffe', and there is no text model"),
-        (["--together", "photos/few/00.png", "text.jpg"], 1, "text.jpg: not an image"),
+        (["--together", "photos/few/00.png", "text.jpg"], 3, "text.jpg: not an image"),  # as any query that is unread
+        (["--together", "photos/few/00.png", "--without", "text.jpg"], 1, "text.jpg: not an image"),
         (["photos/few/00.png", "--without", "text.jpg"], 1, "text.jpg: not an image"),
         (["photos/few/00.png", "--min-similarity", "2"], 2, "2.0 is not in the range"),
         (["photos/few/00.png", "--text", "red"], 2, "name the images to search with, or else give a --text"),
@@ -127,6 +128,22 @@ def test_several_images_are_one_query(here: Path) -> None:
     assert Path("out.csv").read_text().splitlines()[1].startswith(head)
     with Image.open("sheet.png") as sheet:
         assert sheet.width > 800
+
+
+def test_a_query_of_several_of_which_one_cannot_be_read_is_told_like_any_other(here: Path) -> None:
+    """It had no JSON and ended with 1, unlike a query of one image."""
+    Path("a: b.jpg").write_text("no image")
+    shutil.copy("photos/few/00.png", "a")
+    for words in (["a", "a: b.jpg", "--together"], ["a: b.jpg"]):
+        done = clean(call("search", *words, "--json"), 3)
+        assert json.loads(done.stdout) == {"query": f"{here}/a: b.jpg", "error": "not an image"}
+        assert done.stderr == f"catdb: {here}/a: b.jpg: not an image\n"
+    words = ["photos/few/00.png", "gone.png", "--together", "--json", "--html", "x.html", "--csv", "x.csv"]
+    done = clean(call("search", *words), 3)
+    [line] = done.stdout.splitlines()
+    assert json.loads(line)["query"] == f"{here}/gone.png"
+    assert f"{here}/gone.png" in Path("x.html").read_text()
+    assert Path("x.csv").read_text().splitlines() == ["query,rank,similarity,path,shared"]
 
 
 def test_words_are_a_query(here: Path) -> None:

@@ -232,7 +232,7 @@ def test_rows_that_refer_to_nothing_are_found(store: Store) -> None:
     spoil(store, "INSERT INTO vector SELECT 1000, data, checksum FROM vector WHERE image = 7")
     spoil(store, "INSERT INTO pending VALUES(1, 1000)")
     details = {problem.detail for problem in check(store).problems if problem.kind == "catalog"}
-    assert details == {"1 vectors without an image", "1 waiting rows without a membership"}
+    assert details == {"vectors without an image (1)", "waiting rows without a membership (1)"}
 
 
 def test_a_shard_that_is_replaced_while_the_check_runs_is_no_problem(
@@ -257,37 +257,37 @@ def test_a_shard_that_is_replaced_while_the_check_runs_is_no_problem(
 
 # What is spoiled, what check says of it, and how many images have to leave for it.
 RULES = {
-    "a vector gone": ("DELETE FROM vector WHERE image = 7", "1 images without a vector", 1),
-    "categories gone": ("DELETE FROM member WHERE image = 7", "1 images without a category", 1),
-    "a root gone": ("UPDATE image SET root = 99 WHERE id = 7", "1 images without a root", 1),
+    "a vector gone": ("DELETE FROM vector WHERE image = 7", "images without a vector (1)", 1),
+    "categories gone": ("DELETE FROM member WHERE image = 7", "images without a category (1)", 1),
+    "a root gone": ("UPDATE image SET root = 99 WHERE id = 7", "images without a root (1)", 1),
     "an unknown category": (
         "UPDATE member SET category = 10 WHERE image = 7 AND rank = 3",
         "of an unknown category",
         1,
     ),
-    "a rank gone": ("DELETE FROM member WHERE image = 7 AND rank = 1", "1 images whose categories are not ranked", 1),
+    "a rank gone": ("DELETE FROM member WHERE image = 7 AND rank = 1", "distinct and at most four (1)", 1),
     "a category twice": ("UPDATE member SET category = 6 WHERE image = 7 AND rank = 3", "not ranked from 0", 1),
     "a rank too many": ("INSERT INTO member VALUES(7, 4, 2, 0.01)", "at most four", 1),
     "rising": ("UPDATE member SET probability = 0.9 WHERE image = 7 AND rank = 1", "probabilities are not falling", 1),
     "beyond 1": ("UPDATE member SET probability = 2.0 WHERE image = 7 AND rank = 0", "between 0 and 1", 1),
-    "an image gone": ("DELETE FROM image WHERE id = 7", "1 vectors without an image", 0),
-    "a text for a size": ("UPDATE image SET size = 'large' WHERE id = 7", "1 images of no known form", 1),
-    "a text for a path": ("UPDATE image SET path = 'a.png' WHERE id = 7", "1 images of no known form", 1),
-    "a text for a vector": ("UPDATE vector SET data = 'text' WHERE image = 7", "1 vectors of no known form", 0),
+    "an image gone": ("DELETE FROM image WHERE id = 7", "vectors without an image (1)", 0),
+    "a text for a size": ("UPDATE image SET size = 'large' WHERE id = 7", "images of no known form (1)", 1),
+    "a text for a path": ("UPDATE image SET path = 'a.png' WHERE id = 7", "images of no known form (1)", 1),
+    "a text for a vector": ("UPDATE vector SET data = 'text' WHERE image = 7", "vectors of no known form (1)", 0),
     "a text for a category": ("UPDATE member SET category = 'x' WHERE image = 7 AND rank = 3", "memberships of no", 1),
-    "a text for a waiting row": ("INSERT INTO pending VALUES(1, 'x')", "1 waiting rows of no known form", 0),
-    "a text for a dead row": ("INSERT INTO tombstone VALUES(1, 'x')", "1 dead rows of no known form", 0),
-    "a text for a checksum": ("UPDATE shard SET checksum = 'x' WHERE category = 3", "1 shards of no known form", 0),
-    "a text for a centroid": ("UPDATE centroid SET data = 'x' WHERE category = 3", "1 centroids of no known form", 0),
+    "a text for a waiting row": ("INSERT INTO pending VALUES(1, 'x')", "waiting rows of no known form (1)", 0),
+    "a text for a dead row": ("INSERT INTO tombstone VALUES(1, 'x')", "dead rows of no known form (1)", 0),
+    "a text for a checksum": ("UPDATE shard SET checksum = 'x' WHERE category = 3", "shards of no known form (1)", 0),
+    "a text for a centroid": ("UPDATE centroid SET data = 'x' WHERE category = 3", "centroids of no known form (1)", 0),
     "garbage in use": ("INSERT INTO garbage SELECT category, generation, 0 FROM shard", "that are still in use", 0),
-    "unknown garbage": ("INSERT INTO garbage VALUES(99, 1, 0)", "1 replaced shards of an unknown category", 0),
-    "an unknown shard": ("INSERT INTO shard VALUES(99, 1000, 1, 1, 1)", "1 shards of an unknown category", 0),
-    "a stray centroid": ("INSERT INTO centroid VALUES(99, 0, 0, 1, zeroblob(24))", "1 centroids without a shard", 0),
+    "unknown garbage": ("INSERT INTO garbage VALUES(99, 1, 0)", "replaced shards of an unknown category (1)", 0),
+    "an unknown shard": ("INSERT INTO shard VALUES(99, 1000, 1, 1, 1)", "shards of an unknown category (1)", 0),
+    "a stray centroid": ("INSERT INTO centroid VALUES(99, 0, 0, 1, zeroblob(24))", "centroids without a shard (1)", 0),
     "an old generation": ("UPDATE meta SET value = 2 WHERE key = 'generation'", "generation that was used before", 0),
-    "a stray failure": ("INSERT INTO failure VALUES(99, x'61', 1, 1, 1, 'why')", "1 failures without a root", 0),
-    "a text for a content": ("INSERT INTO distinct_pair VALUES('x', x'01')", "1 distinct pairs of no known form", 0),
+    "a stray failure": ("INSERT INTO failure VALUES(99, x'61', 1, 1, 1, 'why')", "failures without a root (1)", 0),
+    "a text for a content": ("INSERT INTO distinct_pair VALUES('x', x'01')", "distinct pairs of no known form (1)", 0),
     "a pair in disorder": ("INSERT INTO distinct_pair VALUES(x'02', x'01')", "pairs that are not in order", 0),
-    "a stray removal": ("INSERT INTO removed VALUES(99, x'61', 0)", "1 removed paths without a root", 0),
+    "a stray removal": ("INSERT INTO removed VALUES(99, x'61', 0)", "removed paths without a root (1)", 0),
 }
 
 
@@ -335,7 +335,7 @@ def test_the_last_category_of_an_image_that_was_lost_is_told_by_its_shards(store
     """The catalog's rows are in order then, but the rows of the shards name one category more."""
     spoil(store, "DELETE FROM member WHERE image = 7 AND rank = 3")
     details = " ".join(problem.detail for problem in check(store).problems)
-    assert "1 of its images have other categories than in the catalog" in details
+    assert "1 of its images with other categories than in the catalog" in details
     assert repair(store).gone == 1
     assert check(store).ok
     assert 7 not in answers(store)[0]

@@ -22,9 +22,11 @@ from click.testing import CliRunner
 from conftest import CATDB, Instant, child, run, save, unprivileged
 from PIL import Image
 
+import catdb
 from catdb import Database
 from catdb.backbones import imagenet
 from catdb.cli import cli
+from catdb.reconcile import Kept
 
 Done = subprocess.CompletedProcess[str]
 ID_NAME_PROBABILITY = {"id": str, "name": str, "probability": float}
@@ -170,6 +172,7 @@ def test_a_folder_that_is_away_is_kept_and_said(here: Path) -> None:
     assert " offline " in f" {clean(call('info')).stdout}".replace("\n", " \n ")
     assert clean(call("build", "--prune")).stdout.startswith("0 added, 0 changed, 0 moved, 9 removed")
     assert clean(call("build")).stderr == ""
+    assert Kept("/x", 1).line == "its 1 missing image is kept and can be searched still; catdb build --prune drops it"
 
 
 def test_the_current_folder_with_its_database_in_it(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +285,21 @@ def test_an_interruption_at_any_moment_is_one_line_and_130(where: str, module: s
     assert done.stdout.startswith("12 added" if where != "folding" else "0 added")
     assert clean(run("check")).stdout == "all is well\n"
     assert "0 memberships wait" in clean(run("info")).stdout
+
+
+def test_an_interruption_while_the_command_line_is_loaded_is_silence_and_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a traceback through the imports."""
+    stuck = tmp_path / "stuck"
+    stuck.mkdir()
+    (stuck / "click.py").write_text("import os, signal\nos.write(1, b'x')\nsignal.pause()\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(stuck), str(Path(catdb.__file__).parents[1])]))
+    with child("import runpy\nrunpy.run_module('catdb', run_name='__main__')") as process:
+        assert process.stdout and process.stdout.read(1) == "x"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "")
 
 
 def test_an_interrupted_build_resumes(photos: Path) -> None:
@@ -562,7 +580,7 @@ def test_check_repair_and_compact(here: Path) -> None:
     assert "is damaged: read from the catalog; run catdb check --repair" in done.stderr
     repaired = clean(call("check", "--repair"))
     assert repaired.stdout == "all is well\n"
-    assert repaired.stderr == "catdb: 1 shards made anew from the catalog\n"
+    assert repaired.stderr == "catdb: shards made anew from the catalog: 1\n"
     save(here / "photos" / "new.png", 40)
     clean(call("build"), 3)
     assert clean(call("compact")).stdout in (

@@ -177,7 +177,7 @@ def test_of_a_few_images_all_must_be_there(disk: Path, tmp_path: Path, instant: 
     database.build(disk / "two")
     new = copied(disk, tmp_path / "new")
     os.unlink(new / "two" / "33.png")
-    refused(database, disk, new, RelocationRefused, f"1 of 5 sampled images of {disk}/two are not there")
+    refused(database, disk, new, RelocationRefused, f"1 of 5 sampled images of {disk}/two is not there")
 
 
 @pytest.mark.parametrize("place", ["other", "other/inside", "."])

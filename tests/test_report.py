@@ -222,8 +222,38 @@ def test_queries_of_several_images_and_of_words(tmp_path: Path) -> None:
     a, b, c = (str(tmp_path / f"{name}.png") for name in "abc")
     page = written(tmp_path / "x.html", result(None, a, together=(a, b), without=(c,)), result(None, text="red car"))
     assert page.values("img", "alt")[:3] == ["query: a.png", "query: b.png", "turned away from c.png"]
-    assert page.text("h2") == [f"{a} + {b} - {c}", '"red car"']
+    assert page.text("h2") == ["2 images together: a.png, b.png; turned away from c.png", '"red car"']
     assert "no matches" in page.text("p")
+
+
+def test_an_image_to_turn_away_from_is_labelled(tmp_path: Path) -> None:
+    """Also where it is the query's own: the label goes by the question, not by the path."""
+    save(tmp_path / "a.png", 1)
+    save(tmp_path / "b.png", 2)
+    a, b = str(tmp_path / "a.png"), str(tmp_path / "b.png")
+    page = written(tmp_path / "x.html", result(a, without=(a, b)))
+    assert page.values("img", "alt") == ["query: a.png", "turned away from a.png", "turned away from b.png"]
+    assert page.text("strong") == ["turned away from"] * 2
+    assert page.text("h2") == ["a.png; turned away from a.png, b.png"]
+
+
+def test_many_images_together_have_a_short_heading_and_all_their_paths(tmp_path: Path) -> None:
+    paths = tuple(str(tmp_path / f"{number}.png") for number in range(200))
+    page = written(
+        tmp_path / "x.html", result(None, together=paths, without=paths[:4]), result(None, together=paths[:1])
+    )
+    away = "turned away from 0.png, 1.png, 2.png, ..."
+    assert page.text("h2") == [f"200 images together: 0.png, 1.png, 2.png, ...; {away}", "0.png"]
+    assert [text for text in page.text("p") if text in paths] == [*paths, *paths[:4], paths[0]]
+
+
+def test_a_path_that_is_cut_short_can_be_read_whole(tmp_path: Path) -> None:
+    long = str(tmp_path / ("very long " * 20) / f'{"a name " * 20}".png')
+    copy = Duplicate(long, 4, 3, 999, 0.0, 1, 0)
+    with report(str(tmp_path / "x.html"), "Copies", "/db", now=NOON) as made:
+        made.add_copies(Duplicates((Group("bytes", (copy, copy)),), (), 2))
+    copies, page = read(tmp_path / "x.html"), written(tmp_path / "y.html", result(long, long))
+    assert page.values("p", "title") == copies.values("p", "title") == [long] * 4  # of its name and its path
 
 
 def test_the_same_answers_make_the_same_file(tmp_path: Path) -> None:

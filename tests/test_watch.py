@@ -692,7 +692,7 @@ def test_a_root_on_another_device_than_before(
         catalog.mark_root(root.id, offline=False, device=root.device + 1 if root.device else 1)
     (photos / "3.png").unlink()
     with watching(s, photos):
-        assert s.said("is away: its 1 missing images are kept") == 1
+        assert s.said("is away: its 1 missing image is kept and can be searched still") == 1
         assert len(s.database) == 12 == instant.passes
 
 

@@ -226,7 +226,7 @@ def info(db: str | None, as_json: bool) -> None:
     click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
     if found.dimensions:
         when = "" if found.shortened else ", once there are enough images to learn how"
-        click.echo(f"shards hold vectors shortened to {found.dimensions} dimensions{when}")
+        click.echo(f"shards hold vectors shortened to {count(found.dimensions, 'dimension')}{when}")
     if found.store == "int8":
         click.echo("shards hold int8 numbers, and what is found by those is compared again by whole vectors")
     if found.weights_sha256:

@@ -18,7 +18,7 @@ from catdb.images import Failure
 from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
 from catdb.reconcile import Progress
-from catdb.report import report
+from catdb.report import Report, Tell, report
 from catdb.words import asked, closer, named, searched, shared, short, show
 
 
@@ -58,7 +58,7 @@ def told(
 ) -> Iterator[Callable[[Result | Failure], None]]:
     """Give what tells an answer on stdout, and in files, which are there when the block is left without an error."""
     results: list[Result] = []
-    with _csv_lines(csv_file) as write, _html_page(html, database) as add:
+    with _csv_lines(csv_file) as write, _answers_page(html, database) as add:
 
         def tell(answer: Result | Failure) -> None:
             print_answer(answer, as_json=as_json)
@@ -71,8 +71,6 @@ def told(
     if sheet:
         write_contact_sheet(sheet, results)
         say(f"contact sheet: {show(os.path.abspath(sheet))}")
-    if html:
-        say(f"page: {show(os.path.abspath(html))}")
 
 
 @contextmanager
@@ -95,21 +93,36 @@ def _csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
 
 
 @contextmanager
-def _html_page(path: str | None, database: str) -> Iterator[Callable[[Result | Failure], None]]:
+def _answers_page(path: str | None, database: str) -> Iterator[Callable[[Result | Failure], None]]:
     """Give what adds an answer to an HTML file."""
     if path is None:
         yield lambda answer: None
         return
-    with report(os.path.abspath(path), "Nearest images", database, now=time.time()) as page:
+    with html_page(path, "Nearest images", database) as page:
 
         def add(answer: Result | Failure) -> None:
             if isinstance(answer, Failure):
                 page.add_unanswered(answer)
-                return
-            with Bar() as bar:
-                page.add_answer(answer, lambda done, of: bar(Progress("drawing", done, of, 0)))
+            else:
+                with drawing() as tell:
+                    page.add_answer(answer, tell)
 
         yield add
+
+
+@contextmanager
+def html_page(path: str, title: str, database: str, *, jobs: int | None = None) -> Iterator[Report]:
+    """Give a report to be filled, and say where it is when the block is left without an error."""
+    with report(os.path.abspath(path), title, database, now=time.time(), jobs=jobs) as page:
+        yield page
+    say(f"page: {show(os.path.abspath(path))}")
+
+
+@contextmanager
+def drawing() -> Iterator[Tell]:
+    """Give what tells on stderr how many pictures of a report are made."""
+    with Bar() as bar:
+        yield lambda done, of: bar(Progress("drawing", done, of, 0))
 
 
 def write_contact_sheet(path: str, results: Sequence[Result]) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import time
 from typing import TYPE_CHECKING
 
 import click
 
 from catdb import shapes
-from catdb.cli.answers import require_target
+from catdb.cli.answers import drawing, html_page, require_target
 from catdb.cli.options import open_database
 from catdb.cli.output import Bar, say
 from catdb.words import TIERS, copied, count, show
@@ -35,7 +33,8 @@ def list_duplicates(
     if csv_file:
         _write_csv(csv_file, found)
     if html:
-        _write_page(html, found, store.path, jobs)
+        with html_page(html, "Copies", store.path, jobs=jobs) as page, drawing() as tell:
+            page.add_copies(found, tell)
     if as_json:
         click.echo(json.dumps(shapes.of_duplicates(found)))
     else:
@@ -75,12 +74,3 @@ def _write_csv(path: str, found: Duplicates) -> None:
                 keep = "yes" if image is group.images[0] else "no"
                 size = (image.width, image.height, image.bytes)
                 writer.writerow([number, group.tier, keep, image.path, *size, f"{image.similarity:.4f}"])
-
-
-def _write_page(path: str, found: Duplicates, database: str, jobs: int | None) -> None:
-    from catdb.reconcile import Progress
-    from catdb.report import report
-
-    with report(os.path.abspath(path), "Copies", database, now=time.time(), jobs=jobs) as page, Bar() as bar:
-        page.add_copies(found, lambda done, of: bar(Progress("drawing", done, of, 0)))
-    say(f"page: {show(os.path.abspath(path))}")

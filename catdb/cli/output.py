@@ -52,10 +52,7 @@ def report_troubles(report: Report) -> None:
     for failure in report.failed:
         say(f"failed: {show(failure.path)}: {show(failure.reason)}")
     for kept in report.kept:
-        say(
-            f"away: {show(kept.path)}: its {count(kept.images, 'missing image')} are kept and can be searched still; "
-            "catdb build --prune drops them"
-        )
+        say(f"away: {show(kept.path)}: {kept.line}")
 
 
 class Bar:

@@ -32,7 +32,10 @@ def report(db: str | None, sample: int, k: int, *, as_json: bool, plot: str | No
     if as_json:
         click.echo(json.dumps({"searches": [dataclasses.asdict(one) for one in measured]}))
     else:
-        click.echo(f"{measured[0].queries:,} of the images as queries, each left out of its own answer")
+        asked = measured[0].queries
+        click.echo(
+            f"{asked:,} of the images as {'query' if asked == 1 else 'queries'}, each left out of its own answer"
+        )
         click.echo(f"{'search':<16}{f'recall@{k}':>10}{'nearest':>10}{'searched':>10}{'rows':>10}{'centroids':>11}")
         for one in measured:
             shares = "".join(f"{100 * share:>8.1f} %" for share in (one.recall, one.nearest, one.scanned, one.rows))
@@ -62,7 +65,7 @@ def draw(measured: Sequence[Measured], path: str) -> None:
             axes.annotate(name, place, textcoords="offset points", xytext=(6, -11), fontsize=8)
     axes.set_xlabel("images searched, %")
     axes.set_ylabel(f"recall@{measured[0].k}, %")
-    axes.set_title(f"{measured[0].queries:,} images as queries", fontsize=10)
+    axes.set_title(count(measured[0].queries, "query"), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, format="png")

@@ -29,5 +29,5 @@ def relocate(old: str, new: str, db: str | None, wait: float, as_json: bool) -> 
     if as_json:
         click.echo(json.dumps({"moved": [dataclasses.asdict(folder) for folder in moved]}))
     for folder in [] if as_json else moved:
-        same = f"{folder.same:,} of {folder.sampled:,} sampled are the same"
+        same = f"{folder.same:,} of {folder.sampled:,} sampled {'is' if folder.same == 1 else 'are'} the same"
         click.echo(f"{show(folder.source)} -> {show(folder.path)}: {count(folder.images, 'image')} ({same})")

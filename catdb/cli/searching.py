@@ -14,7 +14,8 @@ from catdb.cli.answers import require_target, told
 from catdb.cli.options import open_database
 from catdb.errors import ImageUnreadable
 from catdb.images import Failure, Unlisted, find
-from catdb.words import closer, named, show
+from catdb.roots import absolute
+from catdb.words import closer, count, named, show
 
 if TYPE_CHECKING:
     from catdb.database import Database
@@ -65,9 +66,25 @@ def _answers(
     elif together:
         images = list(queries)
         if images:
-            yield store.search_together(images, add=add, **options)
+            yield _answer_together(store, images, add=add, **options)
     else:
         yield from store.search_many(queries, add=add, **options)
+
+
+def _answer_together(store: Database, images: Sequence[str], **options: Any) -> Result | Failure:
+    """Return the answer to images that are one query, or the Failure of one of them that cannot be read.
+
+    Raises ImageUnreadable where it is one to be without.
+    """
+    try:
+        return store.search_together(images, **options)
+    except ImageUnreadable as error:
+        told = str(error)
+        meant = [path for path in map(absolute, images) if told.startswith(f"{path}: ")]
+        if not meant:
+            raise
+        path = max(meant, key=len)  # "a: b.jpg" begins like a message about "a"
+        return Failure(path, told.removeprefix(f"{path}: "))
 
 
 def _queries(paths: Sequence[str], unlisted: list[Failure]) -> Iterator[str]:
@@ -107,7 +124,7 @@ def _reasons(found: Why) -> Iterator[str]:
     if not found.shared:
         yield "they meet in no shard: none of their categories is the same"
     elif found.a.stands and found.b.stands:
-        yield f"they meet in {len(found.shared)} shard{'s' if len(found.shared) > 1 else ''}: {both}"
+        yield f"they meet in {count(len(found.shared), 'shard')}: {both}"
     else:
         yield f"categories of both: {both}; but only what is in the database stands in shards"
     yield _finding("A", "B", found.b, found.a_finds_b)
@@ -118,9 +135,10 @@ def _finding(one: str, other: str, side: Side, finding: Finding) -> str:
     if finding.probes is None:
         return f"{one} does not find {other}, which is not in the database ({side.state})"
     rank = f"at rank {finding.rank:,}" if finding.rank else f"after rank {finding.looked:,}"
+    searched = f"{count(finding.scanned, 'image')} searched"
     if finding.by_default:
-        return f"{one} finds {other} by default, {rank} of {finding.scanned:,} images searched"
+        return f"{one} finds {other} by default, {rank} of {searched}"
     return (
         f"{one} does not find {other} by default: with --probes {finding.probes} it does, {rank} of"
-        f" {finding.scanned:,} images searched, or with --exact"
+        f" {searched}, or with --exact"
     )

@@ -143,7 +143,7 @@ def _draw_row(
         _write(draw, (a + 1, b + TILE[1] + 7 + LINE), _name(path), FAINT, 13, TILE[0])
     hidden = len(row.matches) - len(matches)
     if hidden:
-        line = f"... and {hidden:,} more matches"
+        line = f"... and {hidden:,} more {'match' if hidden == 1 else 'matches'}"
         _write(draw, (x, top + height - PADDING - LINE + 4), line, FAINT, 15, sheet.width - x - MARGIN - PADDING)
 
 

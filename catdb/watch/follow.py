@@ -364,10 +364,7 @@ class Follower:
                     folder.due = min(folder.due, soon)
             if kept.path not in self._away:
                 self._away.add(kept.path)
-                self._notice(
-                    f"{kept.path} is away: its {kept.images:,} missing images are kept and can be searched still;"
-                    " catdb build --prune drops them"
-                )
+                self._notice(f"{kept.path} is away: {kept.line}")
 
     def _tell(self, event: Event) -> None:
         """Announce a change, and with a new image what it resembles."""
