@@ -246,7 +246,7 @@ class Database(Searches):
         ``rescan``: seconds between two looks at everything, whatever events have told. ``poll``: do without events.
         ``announce`` is told of each change, in that thread, when a search finds it; with ``alert`` (a similarity) also
         of what a new image resembles. ``prune``: at the first look. ``exclude``, ``include``, ``jobs`` and ``progress``
-        as in :meth:`build`.
+        as in :meth:`build`; a watch that is refused remembers no ``exclude``.
 
             with db.watch("Pictures") as watch:
                 watch.wait_idle(60)
@@ -257,11 +257,16 @@ class Database(Searches):
 
         paths = named(folders) if folders else None
         curate.begin(self._store, self._engine, self._wanted, paths or (), folders=True)
-        curate.set_excludes(self._store, exclude, include, self._notice)
         curate.say_removed(self._store, paths or (), self._notice)
-        manner = Manner(rescan=rescan, poll=poll, alert=alert, jobs=jobs, prune=prune)
         return Watch(
-            self._store, self._engine, paths, manner, announce=announce, notice=self._notice, progress=progress
+            self._store,
+            self._engine,
+            paths,
+            Manner(rescan=rescan, poll=poll, alert=alert, jobs=jobs, prune=prune),
+            begin=lambda: curate.set_excludes(self._store, exclude, include, self._notice),
+            announce=announce,
+            notice=self._notice,
+            progress=progress,
         )
 
     def remove(self, paths: Paths) -> int:

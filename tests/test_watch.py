@@ -483,12 +483,17 @@ def test_single_files_that_were_named_are_kept_in_step(photos: Path, scene: Call
 def test_one_process_watches_at_a_time(photos: Path, scene: Callable[..., Scene], open_db: Open) -> None:
     with watching(scene(), photos) as s:
         other = open_db(backbone=Instant())
-        with pytest.raises(DatabaseBusy, match=rf"\(process {os.getpid()} on .*is watching"), other.watch(photos):
+        refused = other.watch(photos, exclude=["*.png"], include=["*.jpg"])
+        with pytest.raises(DatabaseBusy, match=rf"\(process {os.getpid()} on .*is watching"), refused:
             pass
+        with pytest.raises(DatabaseBusy):
+            refused.run()
+        assert other.info().excludes == ()
         assert str(os.getpid()) in (other.info().watcher or "")
     assert other.info().watcher is None
-    with other.watch(photos) as watch:
+    with other.watch(photos, exclude=["9.png"]) as watch:
         watch.wait_idle(LONG)
+        assert (len(other), other.info().excludes) == (11, ("9.png",))
     assert s.lines == []
 
 

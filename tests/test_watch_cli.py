@@ -162,9 +162,10 @@ def test_other_commands_work_beside_it_and_what_was_removed_stays_out(built: Pat
         assert f"watched by {name}\n" in run("info").stdout
         assert json.loads(run("info", "--json").stdout)["watcher"] == name
 
-        second = run("watch", "--json")
+        second = run("watch", "--json", "--exclude", "*.png")
         assert (second.returncode, second.stdout) == (1, "")
         assert second.stderr == f"catdb: {Path.cwd()}/.catdb: {name} is watching; try again when it has finished\n"
+        assert json.loads(run("info", "--json").stdout)["excludes"] == []  # it remembered them, refused as it was
 
         assert run("remove", built / "5.png").stdout == "1 removed; 11 images\n"
         os.utime(built / "5.png")

@@ -42,12 +42,17 @@ class Watch:
         folders: Sequence[str] | None,
         manner: Manner,
         *,
+        begin: Callable[[], None] = lambda: None,
         announce: Callable[[Notice], None] = lambda notice: None,
         notice: Callable[[str], None] = lambda line: None,
         progress: Callable[[Progress], None] = lambda step: None,
     ) -> None:
-        """``folders``: absolute paths, or None for all that the database knows. ``announce`` is told of each change."""
+        """``folders``: absolute paths, or None for all that the database knows. ``announce`` is told of each change.
+
+        ``begin`` is called first, once it is certain that no other process watches.
+        """
         self._lock = Lock.of_watcher(store.path)
+        self._begin = begin
         self._decoders = Decoders()
         self._follower = Follower(
             Means(store, engine, self._decoders, progress=progress), folders, manner, announce, notice
@@ -58,7 +63,10 @@ class Watch:
 
     def __enter__(self) -> Watch:
         """Begin, in a thread. Raises DatabaseBusy where another process watches the database."""
-        self._held.enter_context(self._lock.held())
+        with ExitStack() as held:
+            held.enter_context(self._lock.held())
+            self._begin()
+            self._held = held.pop_all()
         self._thread = threading.Thread(target=self._run, name="catdb-watch")
         self._thread.start()
         return self
@@ -77,6 +85,7 @@ class Watch:
     def run(self) -> None:
         """Do the same in this thread, until :meth:`stop` is called, by a signal handler or another thread."""
         with self._lock.held(), self._decoders:
+            self._begin()
             self._follower.run()
 
     def stop(self) -> None:
