@@ -27,6 +27,11 @@ class Paths(Images):
         """Return (root, path, reason) of every file that could not be read."""
         return list(self.sql.execute("SELECT root, path, reason FROM failure ORDER BY root, path"))
 
+    def failures_after(self, root: int, path: bytes, limit: int) -> list[tuple[int, bytes, str]]:
+        """Return the failures that come after a path by root and path, so many at most."""
+        after = "SELECT root, path, reason FROM failure WHERE (root, path) > (?, ?) ORDER BY root, path LIMIT ?"
+        return self.sql.execute(after, (root, path, limit)).fetchall()
+
     def failed(self) -> int:
         return int(self._one("SELECT count(*) FROM failure"))
 
