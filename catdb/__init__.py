@@ -44,7 +44,7 @@ from catdb.errors import (
 
 if TYPE_CHECKING:
     from catdb.backup import Backup
-    from catdb.browse import ImageInfo, Page, Status
+    from catdb.browse import FailurePage, ImageInfo, Page, Status
     from catdb.check import Check
     from catdb.database import Database
     from catdb.duplicates import Duplicate, Duplicates, Group
@@ -65,6 +65,7 @@ _LAZY = {
     "Duplicates": "catdb.duplicates",
     "Event": "catdb.ingest",
     "Failure": "catdb.images",
+    "FailurePage": "catdb.browse",
     "Group": "catdb.duplicates",
     "ImageInfo": "catdb.browse",
     "Info": "catdb.inventory",
@@ -100,6 +101,7 @@ __all__ = [
     "EngineFailed",
     "Event",
     "Failure",
+    "FailurePage",
     "Group",
     "ImageInfo",
     "ImageUnknown",

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from catdb.catalog import Image
 from catdb.checksum import digest
 from catdb.errors import ImageUnknown, PathNotFound
-from catdb.images import Stamp, open_below
+from catdb.images import Failure, Stamp, open_below
 from catdb.images.find import explain
 from catdb.query import Prediction, point_of, predictions
 from catdb.questions import Point
@@ -45,6 +45,15 @@ class Page:
     images: tuple[ImageInfo, ...]
     next: str | None
     total: int  # images on all pages
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePage:
+    """Some of the files that could not be read, likewise."""
+
+    failures: tuple[Failure, ...]
+    next: str | None
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +110,18 @@ def open_image(store: Store, number: int) -> BinaryIO:
 
 def page(store: Store, after: str | None, limit: int) -> Page:
     """Return the images after a cursor (None: the first) by folder and name. Raises ValueError for no such cursor."""
-    root, path = (-1, b"") if after is None else _place(after)
+    root, path = _place(after, limit)
     with store.snapshot() as snapshot:
         found = snapshot.catalog.images_after(root, path, limit + 1)
         more = len(found) > limit
         found = found[:limit]
-        end = f"{found[-1].root}-{base64.urlsafe_b64encode(found[-1].path).decode()}" if more else None
+        end = _cursor(found[-1].root, found[-1].path) if more else None
         return Page(_infos(snapshot, found), end, snapshot.catalog.count())
 
 
 def page_of(store: Store, category: int, after: str | None, limit: int) -> Page:
     """Return the images of a category after a cursor, likewise, the most probable first."""
-    last = (math.inf, -1) if after is None else _rank(after)
+    last = _rank(after, limit)
     with store.snapshot() as snapshot:
         ranked = snapshot.catalog.probabilities(category, last, limit + 1)
         more = len(ranked) > limit
@@ -123,6 +132,19 @@ def page_of(store: Store, category: int, after: str | None, limit: int) -> Page:
         return Page(found, end, load.images if load else 0)
 
 
+def failures(store: Store, after: str | None, limit: int) -> FailurePage:
+    """Return the files that could not be read after a cursor, by folder and name. Raises ValueError likewise."""
+    place = _place(after, limit)
+    with store.snapshot() as snapshot:
+        found = snapshot.catalog.failures_after(*place, limit + 1)
+        more = len(found) > limit
+        found = found[:limit]
+        roots = Roots(snapshot.catalog.roots(), store.path)
+        end = _cursor(*found[-1][:2]) if more else None
+        reasons = tuple(Failure(roots.path(root, path), reason) for root, path, reason in found)
+        return FailurePage(reasons, end, snapshot.catalog.failed())
+
+
 def status(store: Store) -> Status:
     """Return how much there is."""
     version = store.version()  # before the snapshot: what is committed in between is told of once more, not never
@@ -131,8 +153,15 @@ def status(store: Store) -> Status:
         return Status(catalog.count(), catalog.failed(), len(snapshot.populated), version)
 
 
-def _place(cursor: str) -> tuple[int, bytes]:
+def _cursor(root: int, path: bytes) -> str:
+    return f"{root}-{base64.urlsafe_b64encode(path).decode()}"
+
+
+def _place(cursor: str | None, limit: int) -> tuple[int, bytes]:
     """Read a cursor by folder and name."""
+    _require_some(limit)
+    if cursor is None:
+        return -1, b""
     root, _, path = cursor.partition("-")
     try:
         return _number(root), base64.b64decode(path.encode("ascii"), b"-_", validate=True)
@@ -140,13 +169,21 @@ def _place(cursor: str) -> tuple[int, bytes]:
         raise _no_cursor() from None
 
 
-def _rank(cursor: str) -> tuple[float, int]:
+def _rank(cursor: str | None, limit: int) -> tuple[float, int]:
     """Read a cursor of a category."""
+    _require_some(limit)
+    if cursor is None:
+        return math.inf, -1
     probability, _, image = cursor.partition("_")
     try:
         return float.fromhex(probability), _number(image)
     except (ValueError, OverflowError):
         raise _no_cursor() from None
+
+
+def _require_some(limit: int) -> None:
+    if limit < 1:
+        raise ValueError(f"limit is {limit}: it must be at least 1")
 
 
 def _number(text: str) -> int:

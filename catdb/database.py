@@ -21,7 +21,7 @@ from catdb import relocate as relocating
 from catdb.asking import Searches
 from catdb.backbones import Embedder, Recipe
 from catdb.backup import Backup
-from catdb.browse import ImageInfo, Page, Status
+from catdb.browse import FailurePage, ImageInfo, Page, Status
 from catdb.check import Check
 from catdb.curate import named
 from catdb.encoding import STORES
@@ -119,6 +119,10 @@ class Database(Searches):
         """Return the files that could not be read, with the reason of each."""
         return inventory.failures(self._store)
 
+    def failures_page(self, *, after: str | None = None, limit: int = 100) -> FailurePage:
+        """Return a page of the same, by folder and name; ``after`` as in :meth:`images`."""
+        return browse.failures(self._store, after, limit)
+
     def categories(self) -> list[CategoryInfo]:
         """Return the categories that hold images, the fullest first."""
         return inventory.categories(self._store)
@@ -151,8 +155,6 @@ class Database(Searches):
 
         ``after``: the ``next`` of the page before. Raises CategoryUnknown, and ValueError for what is no such cursor.
         """
-        if limit < 1:
-            raise ValueError(f"limit is {limit}: it must be at least 1")
         if category is None:
             return browse.page(self._store, after, limit)
         return browse.page_of(self._store, self._category_number(category), after, limit)

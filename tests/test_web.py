@@ -248,6 +248,20 @@ def test_failures_come_in_pages(client: Client, built: Database, photos: Path) -
     assert (found, page["total"]) == (shapes.of_failures(built.failures())["failures"], 5)
 
 
+def test_pages_of_failures_hide_none_when_one_before_is_mended(client: Client, built: Database, photos: Path) -> None:
+    """The cursor was a count, so whatever went away moved the next page on."""
+    for number in range(5):
+        (photos / f"text {number}.png").write_text("no image")
+    built.build()
+    listed = [failure.path for failure in built.failures()]
+    first = client.get("/api/failures?limit=2").json()
+    os.unlink(listed[0])
+    built.build()
+    second = client.get(f"/api/failures?limit=4&after={first['next']}").json()
+    assert [failure["path"] for failure in first["failures"] + second["failures"]] == listed
+    assert (second["next"], second["total"]) == (None, 5)
+
+
 def test_a_name_that_is_no_utf8_comes_through(client: Client, built: Database, photos: Path) -> None:
     name = os.fsencode(str(photos)) + b"/caf\xe9 \xff\n.png"
     Path(os.fsdecode(name)).write_bytes(png(picture(77)))

@@ -222,20 +222,7 @@ def routes(desk: Desk) -> APIRouter:
     async def failures(after: doc.After = None, limit: doc.Limit = 60) -> Response:
         """A page of the files that could not be read."""
 
-        def look() -> shapes.Shape:
-            found = db.failures()
-            start = _count(after, len(found))
-            more = str(start + limit) if start + limit < len(found) else None
-            return {**shapes.of_failures(found[start : start + limit]), "next": more, "total": len(found)}
-
-        return Ascii(await do(desk.looking, look))
+        page = await do(desk.looking, db.failures_page, after=after, limit=limit)
+        return Ascii({**shapes.of_failures(page.failures), "next": page.next, "total": page.total})
 
     return router
-
-
-def _count(cursor: str | None, most: int) -> int:
-    if cursor is None:
-        return 0
-    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise ValueError("after: not the cursor of a page; begin without one")
-    return min(int(cursor), most)
