@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,11 @@ from catdb.errors import ImageUnreadable
 from catdb.filters import Filter
 from catdb.images import Failure
 from catdb.ingest import Event
+from catdb.lookup import Query, embedded
 from catdb.opening import Wanted, require_unchanged
-from catdb.query import (
-    How,
-    Query,
-    Reach,
-    Result,
-    answer,
-    answer_point,
-    answer_text,
-    answer_together,
-    answer_vector,
-    embedded,
-)
+from catdb.query import Result, answer, answer_point, answer_text, answer_together, answer_vector
 from catdb.questions import Point, category_named
+from catdb.reach import Reach
 from catdb.reconcile import Tell, told
 from catdb.roots import AnyPath, absolute
 from catdb.store import Store
@@ -38,6 +29,17 @@ from catdb.store import Store
 if TYPE_CHECKING:
     from catdb.quality import Measured
     from catdb.why import Why
+
+
+class How(TypedDict, total=False):
+    """The options of every kind of search beside ``k``, as :meth:`catdb.Database.search` explains them."""
+
+    probes: int
+    exact: bool
+    recall: float | None
+    category: str | None
+    under: str | os.PathLike[str] | None
+    min_similarity: float | None
 
 
 class Searches:

@@ -18,7 +18,8 @@ from catdb.checksum import digest
 from catdb.errors import ImageUnknown, PathNotFound
 from catdb.images import Failure, Stamp, open_below
 from catdb.images.find import explain
-from catdb.query import Prediction, point_of, predictions
+from catdb.lookup import point_of
+from catdb.query import Prediction, predictions
 from catdb.questions import Point
 from catdb.roots import Roots
 from catdb.snapshot import Snapshot

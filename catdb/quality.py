@@ -9,7 +9,8 @@ import numpy as np
 
 from catdb import search
 from catdb.backbones import PER_IMAGE
-from catdb.query import Reach, answer_images
+from catdb.query import answer_images
+from catdb.reach import Reach
 from catdb.store import Store
 
 PROBES = (1, 2, PER_IMAGE, 8, 16, 32)

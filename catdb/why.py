@@ -6,14 +6,16 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from catdb import query, search
+from catdb import search
 from catdb.backbones import PER_IMAGE, Engine
 from catdb.calibration import chance
 from catdb.catalog import is_removed
 from catdb.errors import PathNotFound
 from catdb.images import Content, Failure, Stamp, excluded, fingerprint
-from catdb.query import Prediction, Reach
+from catdb.lookup import point_of, points
+from catdb.query import Prediction, answer_point
 from catdb.questions import Point
+from catdb.reach import Reach
 from catdb.roots import Roots
 from catdb.snapshot import Snapshot
 from catdb.store import Store
@@ -75,9 +77,8 @@ def why(store: Store, engine: Engine, a: str, b: str) -> Why:
         if found is None and not os.path.lexists(path):
             raise PathNotFound(f"{path}: no such file, and the database knows no image of that name")
     asked = [path for path, found in zip((a, b), kept, strict=True) if found is None]
-    embedded = iter(query.points(store, engine, asked))
-    points = [next(embedded) if found is None else found for found in kept]
-    one, other = points
+    embedded = iter(points(store, engine, asked))
+    one, other = (next(embedded) if found is None else found for found in kept)
     of_a, of_b = _side(store, a, one), _side(store, b, other)
     if isinstance(one, Failure) or isinstance(other, Failure):
         return Why(of_a, of_b, None, None, None, (), Finding(), Finding())
@@ -103,7 +104,7 @@ def _kept(store: Store, path: str) -> Point | None:
         return None
     with store.snapshot() as snapshot:
         _, known = _look(store, snapshot, path)
-        return query.point_of(snapshot, known.id) if known else None
+        return point_of(snapshot, known.id) if known else None
 
 
 def _look(store: Store, snapshot: Snapshot, path: str) -> tuple[tuple[int, bytes] | None, Image | None]:
@@ -177,7 +178,7 @@ def _finding(store: Store, one: Point, other: Point, side: Side) -> Finding:
     if probes is None:
         return Finding()
     for k in _RANKS:
-        result = query.answer_point(store, one, Reach(k, max(probes, PER_IMAGE)))
+        result = answer_point(store, one, Reach(k, max(probes, PER_IMAGE)))
         rank = next((match.rank for match in result if match.path == side.path), None)
         if rank or result.scanned <= k:
             break

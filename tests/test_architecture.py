@@ -41,7 +41,7 @@ OWNERS = {
     "h11": {"web.server"},
 }
 SHARED = {"numpy", "typing_extensions"}  # arrays flow through the whole house
-EXEMPT = {("query", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
+EXEMPT = {("lookup", "PIL.Image.Image")}  # a class that stands in the union of what a query may be, and does nothing
 HEAVY = (
     *("PIL", "cv2", "h5py", "keras", "matplotlib", "numkong", "numpy", "openvino", "psutil", "scipy", "sqlite3"),
     *("tensorflow", "tqdm", "watchdog", "xxhash", "fastapi", "starlette", "pydantic", "uvicorn", "h11"),
@@ -63,6 +63,9 @@ FORBIDDEN = {
     "projection": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
+    "folding": INWARD | {"images", "backbones", "search"},
+    "maps": INWARD | {"images", "backbones", "search"},
+    "snapshot": INWARD - {"store"} | {"images", "backbones"},
     "store": INWARD - {"roots", "store"} | {"backbones"},
     "roots": INWARD - {"roots"} | {"backbones"},
     "check": INWARD - {"check", "store", "roots"} | {"backbones"},
@@ -77,6 +80,10 @@ FORBIDDEN = {
     "scores": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "filters": INWARD - {"store", "roots"} | {"images", "backbones", "catalog", "shard"},
     "calibration": INWARD - {"store"} | {"images", "backbones", "shard"},
+    "lookup": FACADE
+    | {"watch", "reconcile", "query", "why", "quality", "duplicates", "cli", "search", "catalog", "shard"},
+    "reach": FACADE
+    | {"watch", "reconcile", "query", "why", "quality", "duplicates", "cli", "images", "catalog", "shard"},
     "query": FACADE | {"watch", "reconcile", "why", "quality", "duplicates", "cli"},
     "browse": FACADE | {"watch", "reconcile", "quality", "duplicates", "cli"},
     "inventory": FACADE | {"watch", "reconcile", "query", "duplicates", "cli"},

@@ -27,9 +27,10 @@ from catdb import (
     WeightsInvalid,
     WeightsNotFound,
 )
+from catdb.asking import How
 from catdb.backbones import Category, Engine, imagenet
 from catdb.filters import Filter
-from catdb.query import How, Reach
+from catdb.reach import Reach
 
 Open = Callable[..., Database]
 

@@ -20,7 +20,8 @@ from catdb import BackboneMismatch, Database, DatabaseDamaged, calibration, reca
 from catdb.check import check, repair
 from catdb.encoding import STORES, Encoding
 from catdb.quality import measure
-from catdb.query import Reach, answer_vector
+from catdb.query import answer_vector
+from catdb.reach import Reach
 from catdb.store import Store
 
 Open = Callable[..., Database]

@@ -19,8 +19,9 @@ from catdb.calibration import refresh
 from catdb.check import repair
 from catdb.filters import Filter
 from catdb.quality import PROBES, TARGETS, measure
-from catdb.query import Reach, answer_images, answer_point, answer_points, answer_vector
+from catdb.query import answer_images, answer_point, answer_points, answer_vector
 from catdb.questions import Point
+from catdb.reach import Reach
 from catdb.recall import LEAST, Recall, learn, recorded
 from catdb.search import Regions
 from catdb.store import Store

@@ -21,7 +21,8 @@ from catdb import BackboneMismatch, Database, DatabaseDamaged
 from catdb.check import check, repair
 from catdb.encoding import STORES
 from catdb.projection import Projection, fit
-from catdb.query import Reach, answer_vector
+from catdb.query import answer_vector
+from catdb.reach import Reach
 from catdb.store import Store
 
 Open = Callable[..., Database]
