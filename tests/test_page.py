@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import pytest
-from conftest import save
-from web import serving_process
+from conftest import Instant, save
+from PIL import Image
+from web import OWN, Client, Gated, served, serving_process
 
 from catdb import Database
+from catdb.errors import WeightsNotFound
+from catdb.web.engine import WAITING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, JSHandle, Page, Route
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = """<img src=x onerror="document.title='owned'">'&.png"""
 # What a browser says of a server that has ended.
 ENDED = ("net::ERR_CONNECTION_", "net::ERR_EMPTY_RESPONSE", "net::ERR_SOCKET_NOT_CONNECTED")
+
+# Under a name of another machine's, over plain HTTP, a page may do less than on localhost.
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP photos.test 127.0.0.1"]
 
 Look = Callable[..., "Page"]
 
@@ -41,7 +49,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(f"{reason}, and this test must not be skipped here")
         pytest.skip(reason)
     with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        found = play.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield found
         found.close()
 
@@ -73,10 +81,10 @@ def look(browser: Browser) -> Iterator[Look]:
 
 
 @contextmanager
-def serving(photos: Path, database: Path) -> Iterator[str]:
+def serving(photos: Path, database: Path, *words: str) -> Iterator[str]:
     with Database(database, backbone="classic") as db:
         db.build(photos)
-    with serving_process(database) as (_, url):
+    with serving_process(database, *words) as (_, url):
         yield url.rstrip("/")
 
 
@@ -274,3 +282,378 @@ def test_a_server_that_is_gone_is_told_of(photos: Path, tmp_path: Path, look: Lo
         page.wait_for_selector(".card")
     page.wait_for_selector("#banner:visible")
     assert page.inner_text("#banner").startswith("The server does not answer.")
+
+
+# --- the focus, and the steps of the history ------------------------------------------------------------------------
+
+
+def answered(page: Page, act: Callable[[], object]) -> None:
+    """Do something that searches again, and wait for what is found."""
+    with page.expect_response(lambda answer: "/api/search?" in answer.url):
+        act()
+    searched(page)
+
+
+def test_what_was_chosen_keeps_the_focus(url: str, look: Look) -> None:
+    page = look(f"{url}/?image=1")
+    searched(page)
+
+    def focused() -> str:
+        return str(page.evaluate("document.activeElement.getAttribute('data-control')"))
+
+    page.get_by_role("radio", name="Own categories").focus()
+    for mode in ("recall", "exact"):
+        answered(page, lambda: page.keyboard.press("ArrowRight"))
+        assert (focused(), f"mode={mode}" in page.url) == (f"mode {mode}", True)
+    page.get_by_role("combobox").focus()
+    answered(page, lambda: page.keyboard.press("ArrowUp"))
+    assert (focused(), page.get_by_role("combobox").input_value()) == ("k", "10")
+    only = page.locator(".chip button").nth(1)
+    name = str(only.get_attribute("data-control"))
+    only.focus()
+    answered(page, lambda: page.keyboard.press("Enter"))
+    assert (focused(), only.get_attribute("aria-pressed")) == (name, "true")
+    page.locator(".asked").get_by_role("button", name="Only").focus()
+    answered(
+        page, lambda: page.keyboard.press("Enter")
+    )  # it is gone, then: its like among the categories has the focus
+    assert (focused(), only.get_attribute("aria-pressed")) == (name, "false")
+    assert "mode=exact" in page.url
+    assert "k=10" in page.url
+
+
+def test_two_choices_while_the_first_is_answered_both_count(url: str, look: Look) -> None:
+    page = look(f"{url}/?image=1")
+    searched(page)
+    held: list[Route] = []
+    page.route("**/api/search?*k=10*", lambda route: held.append(route), times=1)
+    page.get_by_role("combobox").select_option("10")
+    page.get_by_text("Exact", exact=True).click()
+    page.wait_for_selector(".grid:not(.waiting)")
+    assert page.url.endswith("/?image=1&k=10&mode=exact")
+    assert searched(page).startswith("searched 12 of 12 images")
+    assert len(names(page)) == 10
+    assert len(held) == 1
+
+
+def test_the_large_view_is_a_step_of_the_history(url: str, look: Look) -> None:
+    page = look(url)
+    page.wait_for_selector(".card img")
+    shown = names(page)
+    steps = page.evaluate("history.length")
+
+    def is_shown(place: int) -> None:
+        page.wait_for_selector(f"dialog[open] h2 >> text={shown[place]}")
+        page.wait_for_url(f"{url}/?show={page.locator('.card').nth(place).get_attribute('data-id')}")
+
+    def is_closed() -> None:
+        page.wait_for_selector("dialog", state="hidden")
+        page.wait_for_url(f"{url}/")
+        assert names(page) == shown
+
+    page.locator(".card .more").nth(2).click()
+    is_shown(2)
+    page.reload()
+    is_shown(2)
+    page.get_by_role("button", name="Next").click()
+    is_shown(3)
+    page.get_by_role("button", name="Next").click()
+    is_shown(4)
+    assert page.evaluate("history.length") == steps + 1
+    page.go_back()
+    is_closed()
+    page.go_forward()
+    is_shown(4)
+    page.keyboard.press("Escape")
+    is_closed()
+    page.go_forward()
+    is_shown(4)
+    page.get_by_role("link", name="Search with this").click()
+    searched(page)
+    assert names(page)[0] == shown[4]
+    page.go_back()
+    is_shown(4)
+    page.get_by_role("button", name="Close").click()
+    is_closed()
+
+
+def test_the_large_view_has_an_address_that_can_be_given_away(url: str, look: Look) -> None:
+    page = look(f"{url}/?image=1&show=2", allow="status of 404")
+    page.wait_for_selector("dialog[open] h2")
+    steps = page.evaluate("history.length")
+    page.keyboard.press("Escape")
+    page.wait_for_url(f"{url}/?image=1")  # not to where one was before this page
+    page.wait_for_selector("dialog", state="hidden")
+    assert page.evaluate("history.length") == steps
+    page.goto(f"{url}/?show=999")
+    page.wait_for_selector("dialog .error >> text=999")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    assert len(names(page)) == 12
+
+
+def release(page: Page, held: list[Route]) -> None:
+    """Let the answers come that were held back, so far as anybody still waits for them, and have the page use them."""
+    for route in held:
+        route.continue_()
+    for route in held:
+        answer = route.request.response()
+        if answer is not None:
+            answer.finished()
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def test_a_slow_answer_never_replaces_a_newer_one(url: str, look: Look) -> None:
+    page = look(url)
+    page.wait_for_selector(".card img")
+    shown = names(page)
+    second = page.locator(".card").nth(1).get_attribute("data-id")
+    held: list[Route] = []
+    page.route(f"**/api/images/{second}", lambda route: held.append(route))
+    page.locator(".card .more").first.click()
+    page.wait_for_selector(f"dialog[open] h2 >> text={shown[0]}")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(f"dialog[open] h2 >> text={shown[2]}")
+    assert len(held) == 1
+    release(page, held)
+    assert page.inner_text("dialog h2").startswith(shown[2])
+    page.keyboard.press("Escape")
+
+    held.clear()
+    page.route("**/api/status", lambda route: held.append(route))
+    page.get_by_role("link", name="Categories", exact=True).click()
+    page.wait_for_selector(".names a")
+    page.get_by_role("link", name="Images", exact=True).click()  # whose first question is for the status
+    page.wait_for_function("() => document.querySelector('main').ariaBusy === 'true'")
+    page.get_by_role("link", name="Failures", exact=True).click()
+    page.wait_for_selector("h1 >> text=Failures")
+    page.unroute("**/api/status")
+    release(page, held)
+    assert page.inner_text("h1").startswith("Failures")
+
+
+def test_the_way_back_leads_to_where_one_was(tmp_path: Path, look: Look) -> None:
+    photos = tmp_path / "many"
+    for seed in range(130):
+        save(photos / f"{seed:03}.png", seed)
+        (photos / f"broken{seed:03}.png").write_bytes(b"no image")
+    with serving(photos, tmp_path / "db") as address:
+        page = look(address, ending=True)
+        for count in (60, 120, 130):
+            page.wait_for_function(f"() => document.querySelectorAll('.card').length === {count}")
+            page.mouse.move(300, 300)
+            page.mouse.wheel(0, 100_000)
+        card = page.locator(".card").nth(110)
+        card.scroll_into_view_if_needed()
+        place = page.evaluate("scrollY")
+        assert place > 1000
+        top = f"() => document.querySelectorAll('.card').length === 130 && Math.abs(scrollY - {place}) < 2"
+        card.locator("a").click()
+        searched(page)
+        assert page.evaluate("scrollY") == 0
+        page.reload()
+        searched(page)
+        page.go_back()
+        page.wait_for_function(top)
+        page.reload()
+        page.wait_for_function(top)
+        card.locator(".more").click()
+        page.wait_for_selector("dialog[open] h2")
+        page.go_back()
+        page.wait_for_selector("dialog", state="hidden")
+        assert page.evaluate(top.removeprefix("() => "))
+
+        page.goto(f"{address}/?view=failures")
+        page.get_by_role("button", name="Show more").click()
+        page.wait_for_function("() => document.querySelectorAll('.failures li').length === 130")
+        page.mouse.wheel(0, 100_000)
+        page.get_by_role("link", name="Categories", exact=True).click()
+        page.wait_for_selector(".names a")
+        page.go_back()
+        page.wait_for_function("() => document.querySelectorAll('.failures li').length === 130 && scrollY > 1000")
+
+
+# --- what is given to search with -----------------------------------------------------------------------------------
+
+
+def transfer(page: Page, *files: Path) -> JSHandle:
+    """Return what a browser hands to a page where files are dropped."""
+    given = [(file.name, "image/png" if file.suffix == ".png" else "", list(file.read_bytes())) for file in files]
+    return page.evaluate_handle(
+        """(files) => {
+            const given = new DataTransfer();
+            for (const [name, type, bytes] of files) given.items.add(new File([new Uint8Array(bytes)], name, { type }));
+            return given;
+        }""",
+        given,
+    )
+
+
+def drop(page: Page, *files: Path) -> None:
+    given = transfer(page, *files)
+    page.dispatch_event("main", "dragenter", {"dataTransfer": given})
+    assert page.locator("#drop").is_visible()
+    page.dispatch_event("main", "drop", {"dataTransfer": given})
+    assert page.locator("#drop").is_hidden()
+
+
+def test_a_card_that_is_dragged_is_no_upload(url: str, photos: Path, look: Look) -> None:
+    page = look(url)
+    page.wait_for_selector(".card img")
+    made = {"dataTransfer": transfer(page, photos / "0.png")}  # of an image that is dragged a browser makes a file
+    card = page.locator(".card img").first
+    card.dispatch_event("dragstart", made)
+    for name in ("dragenter", "dragover"):
+        page.dispatch_event("main", name, made)
+        assert page.locator("#drop").is_hidden()
+    page.dispatch_event("main", "drop", made)
+    card.dispatch_event("dragend", made)
+    assert page.url == f"{url}/"
+    assert page.locator("#refused").count() == 0
+    drop(page, photos / "1.png")  # from outside
+    searched(page)
+    assert names(page)[0] == "1.png"
+
+
+def test_of_several_files_it_is_said_which_is_searched_with(url: str, photos: Path, tmp_path: Path, look: Look) -> None:
+    page = look(url)
+    page.wait_for_selector(".card img")
+    (tmp_path / "notes.txt").write_text("no image", encoding="ascii")
+    drop(page, tmp_path / "notes.txt", photos / "3.png", photos / "4.png")
+    searched(page)
+    assert names(page)[0] == "3.png"
+    words = "Of the 3 files only 3.png is searched with."
+    assert page.inner_text(".note") == words
+    assert page.text_content("#said").endswith(words)  # type: ignore[union-attr]
+    drop(page, photos / "4.png")
+    page.wait_for_selector(".card .name >> nth=0 >> text=4.png")
+    assert page.locator(".note").count() == 0
+
+
+def test_a_file_is_chosen_with_the_keyboard_from_any_view(url: str, photos: Path, look: Look) -> None:
+    page = look(f"{url}/?view=categories")
+    page.on("filechooser", lambda chooser: None)  # from now on, lest one opens before it is listened for
+    page.wait_for_selector(".names a")
+    for _ in range(7):  # the way past the page's name and its views
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Search with a file"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(photos / "5.png")
+    searched(page)
+    assert names(page)[0] == "5.png"
+
+
+def test_how_far_to_search_is_no_choice_within_one_category(url: str, look: Look) -> None:
+    page = look(f"{url}/?image=1")
+    searched(page)
+    modes = page.get_by_role("radiogroup", name="How far to search")
+    assert modes.get_by_role("radio", disabled=False).count() == 3
+    answered(page, page.locator(".chip button").first.click)
+    assert modes.get_by_role("radio", disabled=True).count() == 3
+    why = "One category is searched whole: there is no further to go."
+    assert modes.get_attribute("aria-description") == why
+    assert modes.locator(f'label[title="{why}"]').count() == 3
+    answered(page, page.locator(".chip button").first.click)
+    assert modes.get_by_role("radio", disabled=False).count() == 3
+    assert modes.get_attribute("aria-description") is None
+
+
+def test_a_path_is_copied_also_over_plain_http(photos: Path, tmp_path: Path, look: Look) -> None:
+    with serving(photos, tmp_path / "db", "--allow-host", "photos.test") as address:
+        page = look(
+            f"{address.replace('127.0.0.1', 'photos.test')}/?show=1", allow="Cross-Origin-Opener-Policy", ending=True
+        )
+        page.wait_for_selector("dialog[open] h2")
+        assert page.evaluate("[isSecureContext, typeof navigator.clipboard]") == [False, "undefined"]
+        path = page.inner_text("dialog .path")
+        page.get_by_role("button", name="Copy path").click()
+        page.wait_for_selector("dialog [role=status] >> text=copied")
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="Categories", exact=True).click()
+        page.get_by_role("searchbox").press("Control+V")
+        assert page.get_by_role("searchbox").input_value() == path
+
+
+# --- an engine that is not to be had at once ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known(open_db: Callable[..., Database], photos: Path) -> Path:
+    """A database of the twelve pictures by the stand-in for a network."""
+    db = open_db(backbone=Instant())
+    db.build(photos)
+    return Path(db.path)
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """An image of some megabytes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    return tmp_path / "noise.png"
+
+
+def home_of(client: Client) -> str:
+    return str(client.base_url).rstrip("/")
+
+
+def test_an_upload_waits_for_an_engine_that_is_starting(known: Path, noise: Path, look: Look) -> None:
+    gated = Gated(let=0)
+    with Database(known, mode="r", backbone=gated) as db, served(db) as client:
+        page = look(home_of(client), allow="status of 503", ending=True)
+        page.wait_for_selector("#engine >> text=The engine is starting")
+        page.set_input_files("#file", noise)
+        page.wait_for_selector(".told >> text=It is sent again in 2 s")
+        assert page.inner_text(".told").startswith("the engine is starting")
+        assert page.text_content("#said") == page.inner_text(".told")
+        gated.open.release(2)
+        searched(page)
+        assert page.locator(".chip").count() == 4
+        page.goto(home_of(client))
+        page.wait_for_selector(".card")
+        assert page.locator("#engine").is_hidden()
+
+
+def test_an_engine_that_starts_or_fails_meanwhile_is_told_of_in_place(
+    known: Path, noise: Path, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated = Gated(let=0)
+
+    def no_weights(self: Database) -> tuple[int, int]:
+        assert gated.open.acquire(timeout=60)
+        raise WeightsNotFound("no weights: put them there")
+
+    monkeypatch.setattr(Database, "load", no_weights)
+    with Database(known, mode="r", backbone=gated) as db, served(db) as client:
+        page = look(home_of(client), allow="status of 503", ending=True)
+        page.wait_for_selector("#engine >> text=The engine is starting")
+        page.wait_for_selector(".card")
+        page.locator(".card a").nth(5).focus()
+        gated.open.release()
+        page.wait_for_selector("#engine >> text=no weights: put them there")
+        assert page.evaluate("document.activeElement.closest('.card') !== null")
+        page.set_input_files("#file", noise)
+        page.wait_for_selector(".error >> text=there is no engine: no weights: put them there")
+        page.go_back()
+        page.locator(".card a").first.click()
+        assert searched(page).startswith("searched ")
+
+
+def test_an_upload_that_is_one_too_many_is_sent_again(known: Path, noise: Path, look: Look) -> None:
+    gated = Gated()
+    with Database(known, mode="r", backbone=gated) as db, served(db) as client, ThreadPoolExecutor(20) as pool:
+        page = look(home_of(client), allow="status of 429", ending=True)
+        page.wait_for_selector(".card")
+        assert gated.begun.acquire(timeout=60)
+        content = noise.read_bytes()
+        others = [pool.submit(client.post, "/api/search", content=content, headers=OWN) for _ in range(WAITING + 2)]
+        assert next(as_completed(others, timeout=60)).result().status_code == 429  # one pass is full, and every place
+        page.set_input_files("#file", noise)
+        page.wait_for_selector(".told >> text=8 uploads are waiting already")
+        assert "It is sent again in 2 s" in page.inner_text(".told")
+        gated.open.release(20)
+        searched(page)
+        assert page.locator(".results .card").count() > 0

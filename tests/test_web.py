@@ -18,7 +18,7 @@ import pytest
 from conftest import Instant, picture, run, save
 from numpy.typing import NDArray
 from PIL import Image
-from web import OWN, Client, served
+from web import OWN, Client, Gated, served
 
 from catdb import Database, shapes
 from catdb.backbones import Embedding
@@ -355,22 +355,6 @@ def test_what_is_kept_of_thumbnails_is_bounded(
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------
-
-
-class Gated(Instant):
-    """An embedder whose passes wait to be let through. ``sizes``: how many images each one has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
-        self.begun = threading.Semaphore(0)
-        self.open = threading.Semaphore(1)  # for the one by which the engine starts
-
-    def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
-        self.sizes.append(len(pixels))
-        self.begun.release()
-        assert self.open.acquire(timeout=60)
-        return super().embed(pixels)
 
 
 def test_uploads_that_wait_share_a_pass_and_the_ninth_is_sent_away(built: Database) -> None:

@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
+from conftest import Instant
+from numpy.typing import NDArray
 
 from catdb import Database
+from catdb.backbones import Embedding
 from catdb.web import Serving
 
 CATDB = str(Path(sys.executable).with_name("catdb"))
@@ -61,6 +65,23 @@ def serving_process(
             yield process, process.stdout.readline().strip()
         finally:
             process.kill()
+
+
+class Gated(Instant):
+    """An embedder whose passes wait to be let through. ``sizes``: how many images each one has."""
+
+    def __init__(self, let: int = 1) -> None:
+        """``let``: passes that need not wait, by default the one by which the engine starts."""
+        super().__init__()
+        self.sizes: list[int] = []
+        self.begun = threading.Semaphore(0)
+        self.open = threading.Semaphore(let)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
+        self.sizes.append(len(pixels))
+        self.begun.release()
+        assert self.open.acquire(timeout=60)
+        return super().embed(pixels)
 
 
 def remainder(connection: socket.socket) -> bytes:

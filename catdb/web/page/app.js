@@ -1,43 +1,51 @@
-// The page: which view an address is, what can be given to search with, and what is polled while it is looked at.
+// The page: which view an address is, the steps of the history, and what is polled while it is looked at.
 
 import { Refused, get } from "./api.js";
-import { address, h } from "./parts.js";
-import { answer, categories, category, copies, failures, home, trouble, uploads } from "./views.js";
+import { receive } from "./giving.js";
+import { beside, close, enlarge } from "./large.js";
+import { address, h, trouble } from "./parts.js";
+import { answer, categories, category, copies, enginesState, failures, home } from "./views.js";
 import { count, number } from "./words.js";
 
 const POLL = 2000; // milliseconds
-const LARGEST = 20 * 2 ** 20; // bytes of an upload; the server takes no more
-const KEPT = 20; // uploads to which one can go back
+const STILL = 150; // milliseconds without scrolling, after which it is kept how far down one is
 
 const $ = (id) => document.getElementById(id);
 const main = $("main");
 let showing = new AbortController();
 let known = null; // what /api/status last said
 let drawn = null; // the version of the database that is shown
-let last = 0; // upload
-let at = null; // the query string that is shown
+let at = null; // the address of the view that is shown; null while it is drawn, and where it could not be
 
 const state = () => Object.fromEntries(new URLSearchParams(location.search));
 const say = (words) => ($("said").textContent = words);
+
+/** The address of a view, whether or not an image is shown large above it. */
+const beneath = (values) => address({ ...values, show: null });
 
 function view({ view, image, upload }) {
   if (image || upload) return [answer, ""];
   return { category: [category, "categories"], categories: [categories, "categories"], duplicates: [copies, "duplicates"], failures: [failures, "failures"] }[view] ?? [home, ""];
 }
 
-async function status() {
-  known = await get("status");
-  return known;
+let [asked, heard] = [0, 0];
+
+async function status(signal) {
+  const turn = ++asked;
+  const found = await get("status", {}, signal);
+  if (turn > heard) [heard, known] = [turn, found];
+  return found;
 }
 
-/** Show what the address says. */
+/** Show what the address says, as far down as one was when it was left. */
 async function draw({ focus = false } = {}) {
   showing.abort();
   showing = new AbortController();
   const { signal } = showing;
-  $("detail").close();
-  at = location.search;
+  close();
+  $("refused")?.remove();
   const values = state();
+  at = null;
   const [fill, place] = view(values);
   for (const link of document.querySelectorAll("nav a")) {
     const own = new URL(link.href).searchParams.get("view") ?? "";
@@ -45,64 +53,89 @@ async function draw({ focus = false } = {}) {
     else link.removeAttribute("aria-current");
   }
   main.setAttribute("aria-busy", "true");
+  const { scroll = 0, shown = 0 } = history.state ?? {};
   try {
-    const words = await fill(main, values, { signal, status, choose: () => $("file").click(), go, say });
+    const words = await fill(main, values, { signal, shown, status, change, say });
     if (signal.aborted) return;
+    at = beneath(values);
     drawn = known?.version ?? null;
     document.title = `${words} · catdb`;
     say(words);
-    if (focus) main.focus({ preventScroll: true });
+    scrollTo(0, scroll);
+    large();
   } catch (error) {
     if (signal.aborted) return;
     if (!(error instanceof Refused)) console.error(error);
-    const again = h("button", { type: "button", onclick: () => draw() }, "Try again");
+    const again = h("button", { type: "button", onclick: () => draw({ focus: true }) }, "Try again");
     main.replaceChildren(trouble(error), h("p", { class: "middle" }, again));
     document.title = "catdb";
   } finally {
     if (!signal.aborted) main.removeAttribute("aria-busy");
   }
+  if (focus && !main.contains(document.activeElement) && !$("detail").open) main.focus({ preventScroll: true });
+}
+
+// --- the steps of the history: what each one is of is in its address, where one was in it is in its state ---------------
+
+/** Keep in this step where one is, for when one comes back to it. */
+function keep() {
+  if (at === null) return; // one is not there yet
+  const shown = Number(main.querySelector("[data-shown]")?.dataset.shown ?? 0);
+  history.replaceState({ ...history.state, scroll: scrollY, shown }, "");
 }
 
 /** Go to a view; the browser's way back leads to the one before. */
-function go(values) {
-  history.pushState(null, "", address(values));
-  scrollTo(0, 0);
+function go(values, { scroll = 0 } = {}) {
+  keep();
+  history.pushState({ scroll }, "", address(values));
+  scrollTo(0, scroll);
   draw({ focus: true });
 }
 
-/** Say above what is shown why that will not do, in the place of what was said so before. */
-function refuse(status, words) {
-  $("refused")?.remove();
-  const said = trouble(new Refused(status, words));
-  said.id = "refused";
-  main.prepend(said);
+/** Change how the view that is shown is asked for. */
+const change = (values) => go({ ...state(), ...values }, { scroll: scrollY });
+
+/** Show the image large that the address names, if it names one. */
+function large() {
+  const { show } = state();
+  if (show) enlarge(show, { step, leave });
+  else close();
 }
 
-/** Search with a file that was dropped, pasted or chosen. */
-function give(file) {
-  if (!file) return;
-  if (file.size > LARGEST) {
-    refuse(413, `${file.name || "The image"} has ${number(Math.ceil(file.size / 1e6))} MB; at most 20 MB are taken.`);
-    return;
-  }
-  const name = String(++last);
-  uploads.set(name, { file, name: file.name || "pasted image", url: URL.createObjectURL(file) });
-  if (uploads.size > KEPT) {
-    const [oldest, { url }] = uploads.entries().next().value;
-    URL.revokeObjectURL(url);
-    uploads.delete(oldest);
-  }
-  const { mode, k } = state();
-  go({ upload: name, mode, k });
+/** Show an image large, as a step of its own, or in the place of the one that is shown large. */
+function open(id) {
+  const to = address({ ...state(), show: id });
+  keep();
+  if (state().show) history.replaceState(history.state, "", to);
+  else history.pushState({ ...history.state, above: true }, "", to);
+  large();
 }
 
-const nothing = () => refuse(415, "That holds no image.");
+function step(places) {
+  const id = beside(state().show, places);
+  if (id) open(id);
+}
 
-const imageOf = (items) => [...items].map((item) => (item.kind === "file" ? item.getAsFile() : null)).find((file) => file) ?? null;
+function leave() {
+  close();
+  if (history.state?.above) history.back();
+  else history.replaceState(history.state, "", beneath(state())); // one came here by this address
+}
+
+history.scrollRestoration = "manual"; // the images come later than the browser would scroll
+let still = 0;
+addEventListener("scroll", () => {
+  clearTimeout(still);
+  still = setTimeout(keep, STILL);
+});
+addEventListener("pagehide", keep);
+addEventListener("popstate", () => (beneath(state()) === at ? large() : draw())); // "#main" leads to no other view
 
 // --- what is done with the page -----------------------------------------------------------------------------------------
 
 document.addEventListener("click", (event) => {
+  const card = event.target.closest?.(".card .more")?.closest(".card");
+  if (card) open(card.dataset.id);
   const link = event.target.closest?.("a[href]");
   if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const to = new URL(link.href);
@@ -110,35 +143,15 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   go(Object.fromEntries(to.searchParams));
 });
-addEventListener("popstate", () => location.search !== at && draw()); // "#main" leads to no other view
-
-$("file").addEventListener("change", (event) => {
-  give(event.target.files[0]);
-  event.target.value = "";
-});
-document.addEventListener("paste", (event) => {
-  if (event.target.closest?.("input")) return;
-  const file = imageOf(event.clipboardData.items);
-  if (file) give(file);
-  else nothing();
-});
-
-let over = 0;
-const isFile = (event) => event.dataTransfer?.types.includes("Files");
-document.addEventListener("dragenter", (event) => isFile(event) && (over++, ($("drop").hidden = false)));
-document.addEventListener("dragleave", (event) => isFile(event) && --over <= 0 && ((over = 0), ($("drop").hidden = true)));
-document.addEventListener("dragover", (event) => isFile(event) && event.preventDefault());
-document.addEventListener("drop", (event) => {
-  if (!isFile(event)) return;
+$("detail").addEventListener("click", (event) => event.target === $("detail") && leave());
+$("detail").addEventListener("cancel", (event) => {
   event.preventDefault();
-  over = 0;
-  $("drop").hidden = true;
-  const file = imageOf(event.dataTransfer.items);
-  if (file) give(file);
-  else nothing();
+  leave();
 });
-
-$("detail").addEventListener("click", (event) => event.target === $("detail") && $("detail").close());
+receive((upload) => {
+  const { mode, k } = state();
+  go({ upload, mode, k });
+});
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
@@ -158,8 +171,6 @@ toldTheme();
 
 // --- what changes by itself ---------------------------------------------------------------------------------------------
 
-let engine = null;
-
 function tell() {
   const watched = known.watcher ? h("span", { class: "live", role: "img", "aria-label": "kept up to date", title: `kept up to date by ${known.watcher}` }) : null;
   const words = count(known.images, "image");
@@ -173,12 +184,8 @@ function tell() {
   const [fill] = view(state());
   const isNews = drawn !== null && known.version !== drawn && fill !== answer && fill !== copies;
   if (isNews && fill === home && !main.querySelector(".card")) draw(); // there was nothing, and now there is
-  else if (isNews && !$("news")) main.prepend(h("p", { class: "middle", id: "news" }, h("button", { type: "button", class: "new", onclick: () => draw() }, "The database has changed: show it anew")));
-  if (engine === "starting" && known.engine.state !== engine) {
-    if (known.engine.state === "ready") $("engine")?.remove();
-    else if (fill === home) draw();
-  }
-  engine = known.engine.state;
+  else if (isNews && !$("news")) main.prepend(h("p", { class: "middle", id: "news" }, h("button", { type: "button", class: "new", onclick: () => draw({ focus: true }) }, "The database has changed: show it anew")));
+  if ($("engine")) $("engine").textContent = enginesState(known.engine);
 }
 
 async function poll() {

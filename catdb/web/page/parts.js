@@ -33,13 +33,13 @@ export function picture(image, { side = 320, alt = show(base(image.path)), ...mo
 }
 
 /** An image as one of a grid: a link that searches with it, a button that shows it large, and lines beneath. */
-export function card(image, lines, { label, open, link = address({ image: image.id }) }) {
+export function card(image, lines, label) {
   const name = show(base(image.path));
   return h(
     "li",
     { class: "card", "data-id": image.id },
-    h("a", { href: link, title: show(image.path), "aria-label": label ?? `Search with ${name}` }, picture(image, { loading: "lazy", alt: label ?? name })),
-    h("button", { type: "button", class: "more", "aria-label": `Show ${name} large`, title: "Show large", onclick: () => open(image) }, "i"),
+    h("a", { href: address({ image: image.id }), title: show(image.path), "aria-label": label ?? `Search with ${name}` }, picture(image, { loading: "lazy", alt: label ?? name })),
+    h("button", { type: "button", class: "more", "aria-label": `Show ${name} large`, title: "Show large" }, "i"),
     lines,
     h("p", { class: "name", title: show(image.path) }, name),
     h("p", { class: "path", title: show(image.path) }, show(folder(image.path))),
@@ -47,7 +47,7 @@ export function card(image, lines, { label, open, link = address({ image: image.
 }
 
 /** A match: how alike it is, what that means, and which categories it shares with the query. */
-export function match(answer, found, open) {
+export function match(answer, found) {
   const own = new Set(answer.categories.map((category) => category.id));
   const shared = found.categories.filter((category) => own.has(category.id)).map((category) => category.name);
   const lines = [
@@ -56,7 +56,7 @@ export function match(answer, found, open) {
     h("p", {}, shared.length ? shared.join(", ") : "no category in common"),
   ];
   const label = `${show(base(found.path))}, ${found.categories[0]?.name ?? "no category"}, similarity ${found.similarity.toFixed(3)}`;
-  return card(found, lines, { label, open });
+  return card(found, lines, label);
 }
 
 /** A grid of cards, through which the arrow keys lead. */
@@ -94,6 +94,7 @@ export function chips(categories, { only = null, restrict = null } = {}) {
             "button",
             {
               type: "button",
+              "data-control": `only ${category.id}`,
               "aria-pressed": String(only === category.id),
               "aria-label": `Only ${category.name}`,
               title: "Search in this category only",
@@ -106,41 +107,14 @@ export function chips(categories, { only = null, restrict = null } = {}) {
   );
 }
 
-/** One image, large, with what is known of it; previous and next show another of `images`. */
-export function large(dialog, known, images, showAnother) {
-  const place = images.findIndex((image) => image.id === known.id);
-  const to = (next) => images[next] && showAnother(images[next]);
-  dialog.onkeydown = (event) => {
-    if (event.key === "ArrowLeft") to(place - 1);
-    if (event.key === "ArrowRight") to(place + 1);
+/** Say what went wrong, and what can be done. */
+export function trouble(error) {
+  const remedies = {
+    0: "Is catdb serve still running?",
+    401: "Open the address that catdb serve printed, with its token.",
+    413: "Try a smaller copy of it.",
+    415: "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF can be read, and HEIC where catdb has its extra.",
   };
-  const held = dialog.open ? document.activeElement.textContent : null; // what is pressed again and again stays in focus
-  const said = h("span", { class: "faint", role: "status" });
-  const copy = async () => {
-    await navigator.clipboard.writeText(known.path);
-    said.textContent = "copied";
-  };
-  dialog.replaceChildren(
-    picture(known, { side: 1600, class: "large", alt: `${show(base(known.path))}, large` }),
-    h(
-      "div",
-      {},
-      h("h2", {}, show(base(known.path)), " ", h("small", {}, `${known.width} × ${known.height}`)),
-      h("p", { class: "path" }, show(known.path)),
-      chips(known.categories),
-      h(
-        "p",
-        { class: "bar" },
-        h("a", { class: "button primary", autofocus: true, href: address({ image: known.id }) }, "Search with this"),
-        h("button", { type: "button", disabled: place <= 0, onclick: () => to(place - 1) }, "Previous"),
-        h("button", { type: "button", disabled: place < 0 || place + 1 >= images.length, onclick: () => to(place + 1) }, "Next"),
-        navigator.clipboard && h("button", { type: "button", onclick: copy }, "Copy path"),
-        said,
-        h("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close"),
-      ),
-    ),
-  );
-  if (!dialog.open) dialog.showModal();
-  const again = [...dialog.querySelectorAll("button:enabled")].find((button) => button.textContent === held);
-  (again ?? dialog.querySelector(".primary")).focus();
+  const remedy = remedies[error.status];
+  return h("p", { class: "error", role: "alert" }, error.message, remedy ? ` ${remedy}` : "");
 }

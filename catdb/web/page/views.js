@@ -1,7 +1,8 @@
-// The views: each fills the main part of the page for one address, and may be left before it is done.
+// The views: each fills the main part of the page for one address, and may be left before it is done: `signal` says so.
 
 import { Refused, duplicates, get, upload } from "./api.js";
-import { address, card, chips, grid, h, large, match, picture, waiting } from "./parts.js";
+import { uploads } from "./giving.js";
+import { address, card, chips, grid, h, match, picture, trouble, waiting } from "./parts.js";
 import { base, count, number, percent, searched, show, size } from "./words.js";
 
 const MODES = [
@@ -11,74 +12,60 @@ const MODES = [
 ];
 const COUNTS = [10, 20, 50, 100, 200];
 
-/** What an upload is called, in the history and in the address, while this page stays open. */
-export const uploads = new Map();
-
-/** Return what shows one of some images large. */
-function open(images) {
-  const dialog = document.getElementById("detail");
-  return async function show(image) {
-    try {
-      large(dialog, await get(`images/${image.id}`), images, show);
-    } catch (error) {
-      const close = h("button", { type: "button", onclick: () => dialog.close() }, "Close");
-      dialog.replaceChildren(h("div", {}, trouble(error), close));
-      if (!dialog.open) dialog.showModal();
-    }
-  };
-}
-
-/** Say what went wrong, and what can be done. */
-export function trouble(error) {
-  const remedies = {
-    0: "Is catdb serve still running?",
-    401: "Open the address that catdb serve printed, with its token.",
-    413: "Try a smaller copy of it.",
-    415: "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF can be read, and HEIC where catdb has its extra.",
-  };
-  const remedy = remedies[error.status];
-  return h("p", { class: "error", role: "alert" }, error.message, remedy ? ` ${remedy}` : "");
-}
-
 // --- looking through ---------------------------------------------------------------------------------------------------
 
-/** A page of images after another, as far as one goes on; `more` is a button and comes by itself into sight. */
-async function pages(main, values, each, signal) {
-  const shown = [];
-  const list = grid([]);
+/**
+ * Show what comes a page at a time, and return a button for more. `load(limit)` appends so many to `list`, and says
+ * whether others are left; as many as were `shown` when one was here before are shown at once.
+ */
+async function paged(list, load, { page, shown, most = Infinity }) {
   const more = h("button", { type: "button" }, "Show more");
   const end = h("p", { class: "middle" }, more);
-  const looking = open(shown);
-  let next = null;
-  const load = async () => {
-    more.disabled = true;
+  let loading = false;
+  list.dataset.shown = 0;
+  const next = async (limit) => {
+    loading = true;
     try {
-      const found = await get("images", { ...values, after: next, limit: 60 }, signal);
-      shown.push(...found.images);
-      list.append(...found.images.map((image) => card(image, each(image), { open: looking })));
-      next = found.next;
-      end.hidden = next === null;
-      return found;
-    } catch (error) {
-      if (error instanceof Refused) end.replaceChildren(trouble(error), more);
-      throw error;
+      end.hidden = !(await load(limit));
+      list.dataset.shown = Number(list.dataset.shown) + limit;
     } finally {
-      more.disabled = false;
+      loading = false;
     }
   };
-  const quietly = () => load().catch(() => {});
-  more.onclick = quietly;
-  const found = await load();
-  main.append(list, end);
-  const sight = new IntersectionObserver((seen) => seen[0].isIntersecting && next !== null && !more.disabled && quietly(), { rootMargin: "600px" });
+  more.onclick = async () => {
+    if (loading || end.hidden) return;
+    try {
+      await next(page);
+      end.querySelector(".error")?.remove();
+    } catch (error) {
+      if (error instanceof Refused && !end.querySelector(".error")) end.prepend(trouble(error));
+    }
+  };
+  do await next(Math.min(most, Math.max(page, shown - list.dataset.shown)));
+  while (!end.hidden && list.dataset.shown < shown);
+  return end;
+}
+
+/** A page of images after another, as far as one goes on; the next one comes by itself into sight. */
+async function images(values, each, { signal, shown }) {
+  const list = grid([]);
+  let next = null;
+  const load = async (limit) => {
+    const found = await get("images", { ...values, after: next, limit }, signal);
+    list.append(...found.images.map((image) => card(image, each(image))));
+    next = found.next;
+    return next !== null;
+  };
+  const end = await paged(list, load, { page: 60, shown, most: 500 });
+  const sight = new IntersectionObserver((seen) => seen[0].isIntersecting && !end.querySelector(".error") && end.lastChild.click(), { rootMargin: "600px" });
   sight.observe(end);
   signal.addEventListener("abort", () => sight.disconnect(), { once: true });
-  return found;
+  return [list, end];
 }
 
 /** Where to begin: ask for an image to search with, and show all that there are. */
-export async function home(main, state, { signal, status, choose }) {
-  const known = await status();
+export async function home(main, state, { signal, shown, status }) {
+  const known = await status(signal);
   if (!known.images) {
     main.replaceChildren(
       h(
@@ -94,37 +81,40 @@ export async function home(main, state, { signal, status, choose }) {
     return "no images yet";
   }
   const list = h("section", { "aria-label": "All images" }, waiting());
-  main.replaceChildren(asking(known, choose), list);
-  const inner = h("div");
-  await pages(inner, {}, () => [], signal);
-  list.replaceChildren(h("h2", {}, "All images ", h("small", {}, number(known.images))), inner);
+  main.replaceChildren(asking(known.engine), list);
+  const found = await images({}, () => [], { signal, shown });
+  list.replaceChildren(h("h2", {}, "All images ", h("small", {}, number(known.images))), ...found);
   return count(known.images, "image");
 }
 
-function asking(known, choose) {
-  const engine = {
-    starting: "The engine is starting; an image that you drop now is searched with as soon as it is ready.",
-    failed: `Only images of the database can be searched with: ${known.engine.reason}`,
-    ready: "",
-  }[known.engine.state];
+function asking(engine) {
   return h(
     "section",
     { class: "ask", "aria-label": "Search" },
     h("p", { class: "lead" }, "Drop a photograph to see what resembles it"),
-    h("button", { type: "button", class: "primary", onclick: choose }, "Choose an image"),
+    h("button", { type: "button", class: "primary choose" }, "Choose an image"),
     h("span", {}, "or paste one, or click any image below"),
-    engine ? h("p", { id: "engine" }, engine) : null,
+    h("p", { id: "engine" }, enginesState(engine)),
   );
 }
 
-export async function category(main, state, { signal }) {
+/** What is to be said of the engine where one may search with a file. */
+export const enginesState = ({ state, reason }) =>
+  ({
+    starting: "The engine is starting; an image that you drop now is searched with as soon as it is ready.",
+    failed: `Only images of the database can be searched with: ${reason}`,
+    ready: "",
+  })[state];
+
+export async function category(main, state, { signal, shown }) {
   const all = (await get("categories", {}, signal)).categories;
   const known = all.find((one) => one.id === state.category) ?? { id: state.category, name: state.category, images: 0 };
   main.replaceChildren(
     h("p", {}, h("a", { href: "/?view=categories" }, "All categories")),
     h("h1", {}, known.name, " ", h("small", { class: "faint" }, count(known.images, "image"))),
   );
-  await pages(main, { category: state.category }, (image) => h("p", {}, percent(image.probability)), signal);
+  const each = (image) => h("p", {}, percent(image.probability));
+  main.append(...(await images({ category: state.category }, each, { signal, shown })));
   return `${known.name}: ${count(known.images, "image")}`;
 }
 
@@ -161,31 +151,30 @@ export async function categories(main, state, { signal }) {
   return count(all.length, "category");
 }
 
-export async function failures(main, state, { signal }) {
+export async function failures(main, state, { signal, shown }) {
   const list = h("ul", { class: "failures" });
-  const more = h("button", { type: "button", hidden: true }, "Show more");
-  let next = null;
-  const load = async () => {
-    const found = await get("failures", { after: next, limit: 100 }, signal);
-    list.append(...found.failures.map((one) => h("li", {}, h("p", {}, show(one.path)), h("p", {}, show(one.reason)))));
-    next = found.next;
-    more.hidden = next === null;
-    return found.total;
+  let [next, total] = [null, 0];
+  const load = async (limit) => {
+    const found = await get("failures", { after: next, limit }, signal);
+    list.append(...found.failures.map(failure));
+    [next, total] = [found.next, found.total];
+    return next !== null;
   };
-  more.onclick = () => load().catch((error) => more.replaceWith(trouble(error)));
-  const total = await load();
+  const end = await paged(list, load, { page: 100, shown, most: 500 });
   main.replaceChildren(
     h("h1", {}, "Failures ", h("small", { class: "faint" }, number(total))),
     h("p", { class: "faint" }, total ? "Files that were found and could not be read. Each costs itself and nothing else." : ""),
     total ? list : h("p", { class: "empty" }, "Every file that was found could be read."),
-    h("p", { class: "middle" }, more),
+    end,
   );
   return total ? `${count(total, "file")} could not be read` : "no failures";
 }
 
+const failure = ({ path, reason }) => h("li", {}, h("p", {}, show(path)), h("p", {}, show(reason)));
+
 const TIERS = { bytes: "The same bytes", pixels: "The same pixels", near: "Nearly the same" };
 
-export async function copies(main, state, { signal }) {
+export async function copies(main, state, { signal, shown }) {
   const bar = h("progress", { "aria-label": "Looking for duplicates" });
   const step = h("p", { class: "faint", role: "status" }, "looking");
   main.replaceChildren(h("h1", {}, "Duplicates"), h("div", { class: "middle" }, bar, step));
@@ -201,37 +190,30 @@ export async function copies(main, state, { signal }) {
     ...found.notes.map((note) => h("p", { class: "note" }, note)),
     found.groups.length ? "" : h("p", { class: "empty" }, "No image is a copy of another."),
   );
-  const bunch = groups(main, found.groups);
-  bunch();
+  main.append(...(await groups(found.groups, shown)));
   if (found.unread.length) {
     main.append(
       h("h2", {}, "Not compared ", h("small", {}, number(found.unread.length))),
-      h("ul", { class: "failures" }, found.unread.map((one) => h("li", {}, h("p", {}, show(one.path)), h("p", {}, show(one.reason))))),
+      h("ul", { class: "failures" }, found.unread.map(failure)),
     );
   }
   return found.groups.length ? told : "no duplicates";
 }
 
-/** Return what shows the next few groups, and a button for those after them. */
-function groups(main, all, together = 40) {
-  let shown = 0;
-  const place = h("div", { class: "plain" });
-  const more = h("button", { type: "button" }, "Show more");
-  const end = h("p", { class: "middle" }, more);
-  main.append(place, end);
-  const next = () => {
-    for (const group of all.slice(shown, shown + together)) {
-      if (all[shown - 1]?.tier !== group.tier) place.append(h("h2", {}, TIERS[group.tier]));
-      place.append(copy(group, ++shown));
+async function groups(all, shown) {
+  const list = h("div", { class: "plain" });
+  let next = 0;
+  const load = (limit) => {
+    for (const group of all.slice(next, next + limit)) {
+      if (all[next - 1]?.tier !== group.tier) list.append(h("h2", {}, TIERS[group.tier]));
+      list.append(copy(group, ++next));
     }
-    end.hidden = shown >= all.length;
+    return next < all.length;
   };
-  more.onclick = next;
-  return next;
+  return [list, await paged(list, load, { page: 40, shown })];
 }
 
 function copy(group, place) {
-  const looking = open(group.images);
   const cards = group.images.map((image, index) => {
     const about = `${image.width} × ${image.height}, ${size(image.bytes)}`;
     const lines = [
@@ -239,7 +221,7 @@ function copy(group, place) {
       index && image.similarity < 1 ? h("p", {}, `alike ${image.similarity.toFixed(3)}`) : null,
       image.copies ? h("p", {}, `and ${number(image.copies)} of a group above`) : null,
     ];
-    return card(image, lines, { open: looking, label: `${index ? "Copy" : "Keep"}: ${show(base(image.path))}, ${about}` });
+    return card(image, lines, `${index ? "Copy" : "Keep"}: ${show(base(image.path))}, ${about}`);
   });
   const freed = `${count(group.images.length, "image")}, ${size(group.freed)} could be freed`;
   return h("section", { class: "group", "aria-label": `Group ${place}` }, h("h3", {}, `${place}. `, h("small", {}, freed)), grid(cards));
@@ -247,8 +229,11 @@ function copy(group, place) {
 
 // --- searching ----------------------------------------------------------------------------------------------------------
 
-/** The answer to a search with an image of the database, or with one that was given to this page. */
-export async function answer(main, state, { signal, go, say }) {
+/**
+ * The answer to a search with an image of the database, or with one that was given to this page. Where the same image
+ * was searched with before, only what is found changes: who chooses how to search keeps the focus where it is.
+ */
+export async function answer(main, state, { signal, change, say }) {
   const k = COUNTS.includes(Number(state.k)) ? Number(state.k) : 20;
   const [mode, , how] = MODES.find(([name]) => name === state.mode) ?? MODES[0];
   const values = { k, ...how, category: state.category };
@@ -259,33 +244,50 @@ export async function answer(main, state, { signal, go, say }) {
     );
     return "the image is not kept";
   }
-  const known = given ? null : await get(`images/${state.image}`, {}, signal);
-  const about = h("div", {}, h("p", { class: "faint" }, "searching"));
-  const results = h("section", { "aria-label": "Results" }, waiting(k));
-  main.replaceChildren(h("section", { class: "query", "aria-label": "Query" }, shown(given, known), about), results);
-
-  const told = (error) => {
-    about.firstChild.textContent = error.message;
-    say(error.message);
+  const asked = given ? `upload ${state.upload}` : `image ${state.image}`;
+  if (main.querySelector(".query")?.dataset.asked !== asked) {
+    const known = given ? null : await get(`images/${encodeURIComponent(state.image)}`, {}, signal);
+    main.replaceChildren(
+      h("section", { class: "query", "aria-label": "Query", "data-asked": asked }, shown(given, known), h("div", {}, h("div", { class: "how" }), h("div", { class: "told" }))),
+      h("section", { class: "results", "aria-label": "Results" }),
+    );
+  }
+  const [choices, told, results] = [".how", ".told", ".results"].map((name) => main.querySelector(name));
+  const progress = h("p", { class: "faint" }, "searching");
+  told.replaceChildren(progress);
+  results.replaceChildren(waiting(k));
+  const wait = (error) => {
+    progress.textContent = `${error.message}. It is sent again in ${error.seconds} s.`;
+    say(progress.textContent);
   };
   const found = given
-    ? await upload(given.file, values, signal, told)
+    ? await upload(given.file, values, signal, wait)
     : await get("search", { image: state.image, ...values }, signal);
 
-  const change = (more) => go({ ...state, ...more });
-  about.replaceChildren(
+  replaceHeld(
+    choices,
     found.categories.length ? chips(found.categories, { only: state.category, restrict: (category) => change({ category }) }) : "",
-    h("div", { class: "asked" }, modes(mode, change), amount(k, change), state.category ? unrestricted(state, found, change) : null),
-    h("p", { class: "faint", id: "searched" }, searched(found)),
-    ...found.notes.map((note) => h("p", { class: "note" }, note)),
+    h("div", { class: "asked" }, modes(mode, state.category, change), amount(k, change), state.category ? unrestricted(state, found, change) : null),
   );
-  const looking = open(found.matches);
+  const only = given?.of > 1 ? `Of the ${number(given.of)} files only ${show(given.name)} is searched with.` : null;
+  told.replaceChildren(
+    h("p", { class: "faint", id: "searched" }, searched(found)),
+    ...[only, ...found.notes].filter(Boolean).map((note) => h("p", { class: "note" }, note)),
+  );
   results.replaceChildren(
     found.matches.length
-      ? grid(found.matches.map((one) => match(found, one, looking)))
+      ? grid(found.matches.map((one) => match(found, one)))
       : h("p", { class: "empty" }, "Nothing was found there. Search further, or without the restriction."),
   );
-  return `${count(found.matches.length, "match")}, ${searched(found)}`;
+  return [count(found.matches.length, "match"), searched(found), only].filter(Boolean).join(", ");
+}
+
+/** Replace the children of a place; the control there that is in focus by its like. */
+function replaceHeld(place, ...children) {
+  const held = place.contains(document.activeElement) ? document.activeElement.dataset.control : null;
+  place.replaceChildren(...children);
+  const controls = [...place.querySelectorAll("[data-control]")];
+  controls.find(({ dataset }) => dataset.control === held)?.focus({ preventScroll: true });
 }
 
 function shown(given, known) {
@@ -296,19 +298,25 @@ function shown(given, known) {
   return h("figure", {}, h("img", { src: given.url, alt: `Query: ${show(given.name)}`, onerror: broken }), h("figcaption", {}, show(given.name)));
 }
 
-function modes(mode, change) {
+function modes(mode, only, change) {
+  const why = only ? "One category is searched whole: there is no further to go." : null;
   const each = MODES.map(([name, words, , title]) =>
-    h("label", { title }, h("input", { type: "radio", name: "mode", value: name, checked: name === mode, onchange: () => change({ mode: name }) }), words),
+    h(
+      "label",
+      { title: why ?? title },
+      h("input", { type: "radio", name: "mode", value: name, checked: name === mode, disabled: Boolean(only), "data-control": `mode ${name}`, onchange: () => change({ mode: name }) }),
+      words,
+    ),
   );
-  return h("div", { class: "modes", role: "radiogroup", "aria-label": "How far to search" }, each);
+  return h("div", { class: "modes", role: "radiogroup", "aria-label": "How far to search", "aria-disabled": String(Boolean(only)), "aria-description": why }, each);
 }
 
 function amount(k, change) {
   const options = COUNTS.map((some) => h("option", { value: some, selected: some === k }, String(some)));
-  return h("label", {}, "Show ", h("select", { onchange: (event) => change({ k: event.target.value }) }, options));
+  return h("label", {}, "Show ", h("select", { "data-control": "k", onchange: (event) => change({ k: event.target.value }) }, options));
 }
 
 function unrestricted(state, found, change) {
   const name = found.categories.find((one) => one.id === state.category)?.name ?? state.category;
-  return h("button", { type: "button", onclick: () => change({ category: null }) }, `Only ${name} ✕`);
+  return h("button", { type: "button", "data-control": `only ${state.category}`, onclick: () => change({ category: null }) }, `Only ${name} ✕`);
 }
