@@ -199,19 +199,20 @@ def in_groups(
     *,
     slow: bool,
 ) -> None:
-    """Time queries in groups, each group then also one at a time; of what is slow only a few."""
+    """Time queries in groups, and after each the queries of another group one at a time; of what is slow only a few."""
     total = len(collection.queries)
     groups = [range(start, start + TOGETHER) for start in range(0, total - TOGETHER + 1, TOGETHER)] or [range(total)]
     groups = groups[:1] if slow else groups
     single = 8 if slow and collection.images > 200_000 else TOGETHER
     for group in groups:
         many(group)  # all is in memory then
-    together, alone, found = 0.0, [], {}
-    for group in groups:
+    together, alone = 0.0, list[float]()
+    found: dict[int, NDArray[np.int64]] = {}
+    for group, other in zip(groups, [*groups[1:], groups[0]], strict=True):
         start = time.perf_counter()
         found |= dict(zip(group, many(group), strict=True))
         together += time.perf_counter() - start
-        for n in group[:single]:
+        for n in other[:single]:
             start = time.perf_counter()
             one(n)
             alone.append(time.perf_counter() - start)

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -136,11 +137,7 @@ class Hnsw(Faiss):
         self.index.hnsw.efSearch = effort
 
 
-class MappedFlat(Flat):
-    name, turns, mapped = "faiss Flat, mapped", False, True
-
-
-class MappedIvf(Ivf):
+class Mapped(Ivf):
     name, turns, mapped = "faiss IVF, mapped", False, True
 
 
@@ -188,23 +185,21 @@ class Lance(Peer):
         return steps(int(math.sqrt(images)))
 
 
-PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (Flat, Ivf, Hnsw, Lance, MappedFlat, MappedIvf)}
+PEERS: dict[str, type[Peer]] = {kind.name: kind for kind in (Flat, Ivf, Hnsw, Lance, Mapped)}
 BUILT = [name for name, kind in PEERS.items() if kind.turns]
 
 
-def fits(name: str, images: int) -> bool:
-    """Say whether an index is for so many images, and whether building it fits into memory; where it does not, why."""
+def in_the_way(images: int) -> str:
+    """Return why an index of so many images cannot be built now: nothing where it can."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    need = images * D * 4 * 5 // 2  # its arrays are doubled as they grow, and were half as large before
-    if images <= PEERS[name].most and need > free:
-        say(images, "left out", name, need / images, why=f"building takes up to {need >> 20} MB, of {free >> 20} free")
-    return images <= PEERS[name].most and need <= free
+    need = images * D * 4 * 5 // 2  # its arrays are copied as they grow
+    return f"needs {need >> 20} of {free >> 20} MB" if need > free else ""
 
 
-def step_peer_build(place: str, images: str, queries: str, name: str) -> None:
+def step_peer_build(place: str, images: str, name: str) -> None:
     """Build an index and save it, in a process that does nothing else."""
-    collection = Collection(place, images, queries)
+    collection = Collection(place, images, "0")
     peer, count = PEERS[name](collection.place), collection.images
     load(peer)
     start = time.perf_counter()
@@ -221,8 +216,9 @@ def in_turns(collection: Collection, recall: float) -> dict[str, Callable[[int],
     chosen: dict[str, int] = {}
     vectors = collection.queries.astype(np.float32)
 
-    def at(peer: Peer, effort: int) -> Callable[[int], NDArray[np.int64]]:
-        return lambda n: peer.search(vectors[n : n + 1], effort)[0]
+    def one(peer: Peer, n: int, effort: int) -> NDArray[np.int64]:
+        answer: NDArray[np.int64] = peer.search(vectors[n : n + 1], effort)[0]
+        return answer
 
     for peer in (PEERS[name](collection.place) for name in BUILT):
         if not peer.path.exists():
@@ -234,9 +230,9 @@ def in_turns(collection: Collection, recall: float) -> dict[str, Callable[[int],
         peer.open()
         for label, target in ((peer.name, TARGET), (f"{peer.name}, recall of the default", recall)):
             if target == TARGET or not peer.exact:
-                effort = collection.fewest(lambda n, effort, peer=peer: at(peer, effort)(n), efforts, target)
+                effort = collection.fewest(partial(one, peer), efforts, target)
                 say(collection.images, "effort", label, effort, most=efforts[-1])
-                found[label] = at(peer, effort)
+                found[label] = partial(one, peer, effort=effort)
                 if target == TARGET:
                     chosen[peer.file] = effort
     (collection.place / EFFORTS).write_text(json.dumps(chosen), encoding="utf-8")

@@ -13,7 +13,10 @@ Line = dict[str, Any]
 DEFAULT, RECALL, ALL = "catdb, default", f"catdb, recall {TARGET}", "catdb, exact"
 BLOCKS = "catdb, nearest blocks"
 READING, READING_ALONE = "reading the same bytes", "reading, one thread"
-RATIOS = (DEFAULT, READING), (DEFAULT, READING_ALONE), (RECALL, "faiss IVF"), (BLOCKS, "faiss IVF"), (ALL, "faiss Flat")
+RATIOS = (
+    *((DEFAULT, READING), (DEFAULT, READING_ALONE), (DEFAULT, "faiss IVF, recall of the default")),
+    *((RECALL, "faiss IVF"), (BLOCKS, "faiss IVF"), (ALL, "faiss Flat")),
+)
 GROWTH = ("search", DEFAULT), ("search", RECALL), ("search", BLOCKS), ("add", "catdb")
 LABEL, CELL = 47, 22  # columns
 
@@ -48,11 +51,11 @@ def table(lines: list[Line]) -> None:
 
 
 def median(lines: list[Line]) -> float:
-    return statistics.median(line["value"] for line in lines)
+    return float(statistics.median(line["value"] for line in lines))
 
 
 def milliseconds(lines: list[Line]) -> str:
-    return f"{1e3 * median(lines):.3g}"
+    return number(1e3 * median(lines))
 
 
 def rate(lines: list[Line]) -> str:
@@ -60,7 +63,7 @@ def rate(lines: list[Line]) -> str:
 
 
 def late(lines: list[Line]) -> str:
-    return f"{milliseconds(lines)} ({1e3 * lines[0]['p90']:.3g})"
+    return f"{milliseconds(lines)} ({number(1e3 * lines[0]['p90'])})"
 
 
 def together(lines: list[Line]) -> str:
@@ -68,11 +71,12 @@ def together(lines: list[Line]) -> str:
 
 
 def found(lines: list[Line]) -> str:
-    return f" ({lines[0]['recall']:.3f})" if "recall" in lines[0] else ""
+    return f" ({lines[0]['recall']:.3f})" if "recall" in lines[0] else " " * len(" (1.000)")
 
 
 def slowest(lines: list[Line]) -> str:
-    return f"{milliseconds(lines)} ({1e3 * max(line.get('most', line['value']) for line in lines):.3g})"
+    greatest: float = max(line["most"] if "most" in line else line["value"] for line in lines)
+    return f"{milliseconds(lines)} ({number(1e3 * greatest)})"
 
 
 def count(lines: list[Line]) -> str:
