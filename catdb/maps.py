@@ -5,7 +5,7 @@ A file is checked by size and checksum once, before it is used, and again when t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from catdb import shard
@@ -31,6 +31,9 @@ class Maps:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def __iter__(self) -> Iterator[Rows]:
+        return (known.rows for known in self._known.values())
 
     def load(self, pointer: Pointer, path: str, name: str, width: int, store: str, *, afresh: bool = False) -> Rows:
         """Return the rows of a shard, of the category ``name``, with so many numbers of this kind each (ShardDamaged).
