@@ -6,8 +6,8 @@ categories is an exact search without a second copy of the vectors.
 
 Rows are compared as they lie, by as many threads as there are cores, in pieces of which each keeps its best k. Several
 queries are answered in one go: each row is read once for all that ask for it, and compared with them by one matrix
-product. A query is of the same numbers as the rows, float16 or int8. Beyond the rows a search holds four bytes for each
-image id, which say what has been seen, and for each thread a few copied rows: 1 MB.
+product. A query is of the same numbers as the rows, float16 or int8. Beyond the rows a search holds a byte for each
+image id, which says what has been seen, or up to four for several queries; and for each thread a few copied rows: 1 MB.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property, partial, reduce
+from functools import cache, cached_property, lru_cache, partial, reduce
 from itertools import chain, islice
 from operator import or_
 from typing import Generic, TypeVar
@@ -40,6 +40,7 @@ _THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity
 _AHEAD = 4  # pieces waiting for each thread: what they hold in memory is bounded
 _NOT, _BELOW = -3.0, -2.0  # no similarity, and less than any: where nothing is compared
 
+_Bits = NDArray[np.unsignedinteger]  # whose numbers have a bit for each query of a search
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
@@ -137,7 +138,7 @@ class _Piece:
     features: Stored  # (n, d)
     image_ids: NDArray[np.int64]  # (n,)
     asked: int  # queries, a bit for each
-    fresh: NDArray[np.uint32]  # (n,) likewise
+    fresh: _Bits  # (n,) likewise
     wanted: NDArray[np.bool_]  # (n,) by any of them
 
 
@@ -155,9 +156,11 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int) -> list[Hi
 
     def pieces() -> Iterator[_Piece]:
         for piece in _pieces(blocks, (1 << count) - 1):
-            for number in _bits(piece.asked):
-                scanned[number] += int(np.count_nonzero(piece.fresh & np.uint32(1 << number)))
-                rows[number] += len(piece.fresh)
+            asking = _bits(piece.asked)
+            for number in asking:
+                own = piece.wanted if len(asking) == 1 else piece.fresh & piece.fresh.dtype.type(1 << number)
+                scanned[number] += int(np.count_nonzero(own))
+                rows[number] += len(own)
             yield piece
 
     for several in _side_by_side(lambda batch: list(_best(batch, queries, bars, k)), _batches(pieces())):
@@ -170,6 +173,7 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int) -> list[Hi
     return [Hits(ids, np.clip(values, -1.0, 1.0), images, looked) for (ids, values), images, looked in found]
 
 
+@lru_cache
 def _bits(asked: int) -> list[int]:
     """Return the numbers of the queries whose bits are set."""
     return [number for number in range(asked.bit_length()) if asked >> number & 1]
@@ -177,7 +181,7 @@ def _bits(asked: int) -> list[int]:
 
 def _pieces(blocks: Iterable[Block], queries: int) -> Iterator[_Piece]:
     """Yield the rows of blocks that any of ``queries`` ask for. Fresh is what each meets first, and is not dead."""
-    seen = np.zeros(0, np.uint32)
+    seen: _Bits = np.zeros(0, np.min_scalar_type(queries))
     for block in blocks:
         asked = block.asked & queries
         for start in range(0, len(block.rows) if asked else 0, _CHUNK):
@@ -207,20 +211,26 @@ def _best(
     """Yield the best k of the rows that each query meets first, but none below its bar: (query, ids, similarities)."""
     asking = _bits(reduce(or_, (piece.asked for piece in batch)))
     image_ids = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
-    found = np.full((len(asking), len(image_ids)), _NOT, np.float32)
-    start = 0
-    for piece in batch:
-        own = _bits(piece.asked)
-        compared = _compare(piece.features, piece.wanted, queries[own]).T
-        fresh = piece.fresh[piece.wanted]
-        if len(own) > 1 and (fresh != piece.asked).any():
-            compared[(fresh >> np.array(own, np.uint32)[:, None]) & 1 == 0] = _NOT
-        found[np.searchsorted(asking, own), start : start + len(fresh)] = compared
-        start += len(fresh)
+    found = np.concatenate([_compared(piece, asking, queries) for piece in batch], axis=1)
     for number, row in zip(asking, found, strict=True):
         good = row >= bars[number]
         if good.any():
             yield number, *top(image_ids[good], row[good], k)
+
+
+def _compared(piece: _Piece, asking: list[int], queries: Stored) -> NDArray[np.float32]:
+    """Return the similarities (m, n) of the n wanted rows with the m queries ``asking``; _NOT where it is not asked."""
+    own = _bits(piece.asked)
+    compared = _compare(piece.features, piece.wanted, queries[own]).T
+    if len(own) > 1:
+        fresh = piece.fresh[piece.wanted]
+        if (fresh != piece.asked).any():
+            compared[(fresh >> np.array(own, fresh.dtype)[:, None]) & 1 == 0] = _NOT
+    if own == asking:
+        return compared
+    found = np.full((len(asking), compared.shape[1]), _NOT, np.float32)
+    found[np.searchsorted(asking, own)] = compared
+    return found
 
 
 def _side_by_side(function: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
@@ -278,15 +288,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not carried across a fork
 
 
-def _first_met(
-    seen: NDArray[np.uint32], ids: NDArray[np.int64], dead: NDArray[np.bool_] | None, asked: int
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+def _first_met(seen: _Bits, ids: NDArray[np.int64], dead: NDArray[np.bool_] | None, asked: int) -> tuple[_Bits, _Bits]:
     """Return who has seen which image, by id, after some rows (n,) that ``asked`` look at; and who sees which first."""
     last = int(ids.max(initial=-1))
     if last >= len(seen):
-        seen = np.concatenate([seen, np.zeros(max(last + 1 - len(seen), len(seen)), np.uint32)])
+        seen = np.concatenate([seen, np.zeros(max(last + 1 - len(seen), len(seen)), seen.dtype)])
     before = seen[ids]
-    fresh = ~before & np.uint32(asked)
+    fresh = ~before & seen.dtype.type(asked)
     if dead is not None:
         fresh[dead] = 0
     seen[ids] = before | fresh
@@ -298,7 +306,7 @@ def _compare(features: Stored, wanted: NDArray[np.bool_], queries: Stored) -> ND
     count = int(np.count_nonzero(wanted))
     if count >= (_FEW if len(queries) < _SEVERAL else _FEW_OF_SEVERAL) * len(wanted):
         found = _cosines(features, queries)
-        return found if count == len(wanted) else found[wanted]
+        return found if count == len(wanted) else np.compress(wanted, found, axis=0)
     chosen = np.flatnonzero(wanted)
     copied = np.empty((min(count, _COPIED), features.shape[1]), features.dtype)
     found = np.empty((count, len(queries)), np.float32)
