@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from catdb import browse, curate
 from catdb.backbones import PER_IMAGE, Engine
-from catdb.errors import ImageUnreadable
 from catdb.filters import Filter
 from catdb.images import Failure
 from catdb.ingest import Event
-from catdb.lookup import Query, embedded
+from catdb.lookup import Query, embedded, readable
 from catdb.opening import Wanted, require_unchanged
 from catdb.query import Result, answer, answer_point, answer_text, answer_together, answer_vector
 from catdb.questions import Point, category_named
@@ -83,7 +82,7 @@ class Searches:
             probes=probes, exact=exact, recall=recall, category=category, under=under, min_similarity=min_similarity
         )
         [result] = self.search_many([query], k=k, without=without, add=add, **how)
-        return _readable(result)
+        return readable(result)
 
     def search_many(
         self,
@@ -121,7 +120,7 @@ class Searches:
         queries, reach = list(queries), self._reach(k, **how)
         joined = self._join(queries) if add else _Joined()
         result = answer_together(self._store, self._engine, queries, reach, _several(without))
-        return _readable(joined.mark(result))
+        return readable(joined.mark(result))
 
     def search_text(
         self, text: str, *, k: int = 10, without: Query | Iterable[Query] = (), **how: Unpack[How]
@@ -240,10 +239,3 @@ def _several(queries: Query | Iterable[Query]) -> list[Query]:
     """Return one query, or several, as a list."""
     one = isinstance(queries, str | os.PathLike | np.ndarray) or not isinstance(queries, Iterable)
     return [queries] if one else list(queries)  # type: ignore[list-item, arg-type]
-
-
-def _readable(result: Result | Failure) -> Result:
-    """Return the answer to a query that could be read. Raises ImageUnreadable for another one."""
-    if isinstance(result, Failure):
-        raise ImageUnreadable(f"{result.path}: {result.reason}" if result.path else result.reason)
-    return result

@@ -63,7 +63,14 @@ class DecoderFailed(CatdbError, OSError):
 
 
 class ImageUnreadable(CatdbError, ValueError):
-    """A query image that cannot be read. (In a build that is a recorded failure, never an exception.)"""
+    """A query image that cannot be read, for a ``reason``. (In a build that is a recorded failure, never an exception.)
+
+    ``path`` is its file, where that is known to whoever raises it; else empty.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.reason, self.path = reason, path
 
 
 class PathNotFound(CatdbError, FileNotFoundError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from catdb.roots import Roots, absolute
 from catdb.snapshot import Snapshot
 from catdb.store import Store
 
+Readable = TypeVar("Readable")
 Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
 
 
@@ -39,14 +40,11 @@ def embedded(engine: Engine, pixels: NDArray[np.uint8]) -> list[Point]:
     return [Point(vector.astype(np.float16), tuple(zip(*ranked, strict=True))) for vector, *ranked in rows]
 
 
-def readable(found: Iterable[Point | Failure]) -> list[Point]:
-    """Return the points, where all of them are. Raises ImageUnreadable."""
-    sound = []
-    for point in found:
-        if isinstance(point, Failure):
-            raise ImageUnreadable(f"{point.path}: {point.reason}" if point.path else point.reason)
-        sound.append(point)
-    return sound
+def readable(found: Readable | Failure) -> Readable:
+    """Return what was made of an image that could be read. Raises ImageUnreadable for another one."""
+    if isinstance(found, Failure):
+        raise ImageUnreadable(found.reason, found.path)
+    return found
 
 
 def path_of(query: Query) -> str | None:

@@ -98,7 +98,7 @@ def answer(
         nonlocal away
         first = without if away is None else ()
         found = points(store, engine, [*first, *waiting])
-        away = readable(found[: len(first)]) if away is None else away
+        away = list(map(readable, found[: len(first)])) if away is None else away
         asked = [
             (questions.without(point, away), path_of(query))
             for query, point in zip(waiting, found[len(first) :], strict=True)
@@ -128,15 +128,16 @@ def answer_together(
     for point in found[: len(queries)]:
         if isinstance(point, Failure):
             return point
-    whole = questions.together(readable(found[: len(queries)]))
-    [result] = _nearest(store, [(questions.without(whole, readable(found[len(queries) :])), None)], reach)
+    sound = list(map(readable, found))
+    whole = questions.without(questions.together(sound[: len(queries)]), sound[len(queries) :])
+    [result] = _nearest(store, [(whole, None)], reach)
     return replace(result, together=tuple(map(path_of, queries)), without=tuple(map(path_of, without)))
 
 
 def answer_text(store: Store, engine: Engine, text: str, reach: Reach, without: Sequence[Query] = ()) -> Result:
     """Return the answer to words, which the names of categories give a meaning. Raises CategoryUnknown."""
     names = store.categories()
-    away = readable(points(store, engine, without))
+    away = list(map(readable, points(store, engine, without)))
     with store.snapshot() as snapshot:
         meant = questions.meaning(text, names, snapshot.populated)
         categories, means = snapshot.regions().shards

@@ -79,12 +79,9 @@ def _answer_together(store: Database, images: Sequence[str], **options: Any) -> 
     try:
         return store.search_together(images, **options)
     except ImageUnreadable as error:
-        told = str(error)
-        meant = [path for path in map(absolute, images) if told.startswith(f"{path}: ")]
-        if not meant:
+        if error.path not in map(absolute, images):
             raise
-        path = max(meant, key=len)  # "a: b.jpg" begins like a message about "a"
-        return Failure(path, told.removeprefix(f"{path}: "))
+        return Failure(error.path, error.reason)
 
 
 def _queries(paths: Sequence[str], unlisted: list[Failure]) -> Iterator[str]:
