@@ -26,6 +26,7 @@ from catdb.store import Store
 _CHANCE = "chance"  # the keys in meta
 _RECALL = "recall"
 _READER = 500  # images in the sample of a reader that has to measure: 125,000 pairs
+_DAMAGED = -2.0  # below any cosine: of an image without a sound vector nothing is learned
 _WORK = 200_000_000  # products of an image and a query that a reader measures recall with: some seconds
 
 _measured: WeakKeyDictionary[Store, Chance] = WeakKeyDictionary()  # by readers
@@ -87,9 +88,8 @@ def _learn(snapshot: Snapshot, count: int, images: int) -> Recall | None:
 def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], images: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the K images (K,) nearest to a whole vector, of some (-1 for none), best first; -1 for none."""
     images = images[images >= 0]
-    cosines = snapshot.cosines(images.tolist(), vector)
-    sound = ~np.isnan(cosines)
-    best, _ = search.top(images[sound], cosines[sound], recalling.K)
+    best, cosines = snapshot.nearest(vector, images, recalling.K, np.full(len(images), _DAMAGED, np.float32))
+    best = best[cosines > _DAMAGED]
     return np.append(best, np.full(recalling.K - len(best), -1, np.int64))
 
 

@@ -84,3 +84,11 @@ def directions(rows: Stored) -> NDArray[np.float32]:
         lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True, dtype=np.float64))  # of whole numbers: exact
         wide /= np.where(lengths > 0, lengths, 1).astype(np.float32)
     return wide
+
+
+def unit(rows: Stored) -> NDArray[np.float32]:
+    """Return rows (n, D) in float32 at unit length, from which rounding took them; one of zeros as it is."""
+    wide = rows.astype(np.float32)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    wide /= np.where(lengths > 0, lengths, np.float32(1))
+    return wide

@@ -52,7 +52,7 @@ def search_each(snapshot: Snapshot, points: Sequence[Point], reach: Reach) -> li
     searching = list(range(len(points)))
     while searching:
         blocks = field.blocks([ways[number] for number in searching])
-        hits = search.nearest_to_each(rows[searching], field.admits.blocks(blocks), depth)
+        hits = search.nearest_to_each(rows[searching], field.admits.blocks(blocks), depth, last=snapshot.catalog.last())
         found |= dict(zip(searching, hits, strict=True))
         searching = [n for n in searching if found[n].scanned < field.enough and ways[n].widen()]
     # A product of several queries rounds the last digit otherwise; an answer shall not depend on what else was asked.
@@ -64,8 +64,7 @@ def search_each(snapshot: Snapshot, points: Sequence[Point], reach: Reach) -> li
 
 def _by_whole_vectors(snapshot: Snapshot, vector: NDArray[np.float16], hits: search.Hits, k: int) -> search.Hits:
     """Return the k best of hits by their whole vectors. One that is damaged keeps what its row says."""
-    found = snapshot.cosines(hits.image_ids.tolist(), vector)
-    image_ids, best = search.top(hits.image_ids, np.where(np.isnan(found), hits.similarities, found), k)
+    image_ids, best = snapshot.nearest(vector, hits.image_ids, k, hits.similarities)
     return replace(hits, image_ids=image_ids, similarities=best)
 
 

@@ -17,19 +17,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache, partial, reduce
+from functools import cache, cached_property, lru_cache, partial
 from itertools import chain, islice
-from operator import or_
 from typing import Generic, TypeVar
 
 import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.encoding import Stored
+from catdb.encoding import Encoding, Stored, unit
 from catdb.shard import Rows
 
-_CHUNK = 2048  # rows compared at a time by one thread: 6 MB at d = 1536, about 0.4 ms
+_CHUNK = 4096  # rows compared at a time by one thread: 12 MB at d = 1536, about 0.8 ms
 MOST = 32  # queries of one search: each is a bit of what says who has seen an image
 ALL = (1 << MOST) - 1
 _SEVERAL = 3  # queries from which a matrix product is faster than a pass for each
@@ -38,6 +37,8 @@ _FEW_OF_SEVERAL = 0.6  # likewise where several queries are compared with each: 
 _COPIED = 256  # rows copied at a time: they stay in a core's cache
 _THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 _AHEAD = 4  # pieces waiting for each thread: what they hold in memory is bounded
+_SPARE = 64  # blocks, beyond twice as many as are asked for, of which the nearest are chosen by their means as they are
+_COARSE = Encoding(store="int8")
 _NOT, _BELOW = -3.0, -2.0  # no similarity, and less than any: where nothing is compared
 
 _Bits = NDArray[np.unsignedinteger]  # whose numbers have a bit for each query of a search
@@ -95,14 +96,21 @@ class Regions:
         """Return what gives the first blocks in the order in which their mean points the way of a query (d,)."""
         return self.nearest_to_each(query[None])[0]
 
+    @cached_property
+    def _rounded(self) -> Stored:
+        """The means as int8 (m, d): half of what is to be read, and close enough to leave most of them out."""
+        return _COARSE.rows_of_short(self.means)
+
     def nearest_to_each(self, queries: NDArray[np.float16]) -> list[Callable[[int], NDArray[np.int64]]]:
         """Return that for each of several queries (m, d)."""
-        places = np.arange(len(self))
+        every = np.arange(len(self))
+        closeness = np.ascontiguousarray(cosines(self._rounded, _COARSE.rows_of_short(queries)).T)
 
-        def first(closeness: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-            return top(places, closeness, count)[0]
+        def first(query: NDArray[np.float16], rough: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+            places, _ = top(every, rough, _SPARE + 2 * count)
+            return top(places, similarities(self.means[places], query), count)[0]
 
-        return [partial(first, row) for row in np.ascontiguousarray(cosines(self.means, queries).T)]
+        return [partial(first, *one) for one in zip(queries, closeness, strict=True)]
 
 
 def similarities(features: Stored, query: Stored) -> NDArray[np.float32]:
@@ -147,15 +155,18 @@ def nearest(query: Stored, blocks: Iterable[Block], k: int) -> Hits:
     return nearest_to_each(query[None], blocks, k)[0]
 
 
-def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int) -> list[Hits]:
-    """Return for each of at most MOST unit queries (m, d) the k images nearest to it in the blocks that it asks for."""
+def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: int = 0) -> list[Hits]:
+    """Return for each of at most MOST unit queries (m, d) the k images nearest to it in the blocks that it asks for.
+
+    ``last``: the greatest image id, where it is known; room is then made for all of them at once.
+    """
     count = len(queries)
     scanned, rows = [0] * count, [0] * count
     best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * count
     bars = np.full(count, _BELOW, np.float32)  # what an image must reach to be among the best, as far as is known
 
     def pieces() -> Iterator[_Piece]:
-        for piece in _pieces(blocks, (1 << count) - 1):
+        for piece in _pieces(blocks, (1 << count) - 1, last):
             asking = _bits(piece.asked)
             for number in asking:
                 own = piece.wanted if len(asking) == 1 else piece.fresh & piece.fresh.dtype.type(1 << number)
@@ -179,9 +190,9 @@ def _bits(asked: int) -> list[int]:
     return [number for number in range(asked.bit_length()) if asked >> number & 1]
 
 
-def _pieces(blocks: Iterable[Block], queries: int) -> Iterator[_Piece]:
+def _pieces(blocks: Iterable[Block], queries: int, last: int = 0) -> Iterator[_Piece]:
     """Yield the rows of blocks that any of ``queries`` ask for. Fresh is what each meets first, and is not dead."""
-    seen: _Bits = np.zeros(0, np.min_scalar_type(queries))
+    seen: _Bits = np.zeros(last + 1, np.min_scalar_type(queries))
     for block in blocks:
         asked = block.asked & queries
         for start in range(0, len(block.rows) if asked else 0, _CHUNK):
@@ -209,28 +220,27 @@ def _best(
     batch: Sequence[_Piece], queries: Stored, bars: NDArray[np.float32], k: int
 ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the best k of the rows that each query meets first, but none below its bar: (query, ids, similarities)."""
-    asking = _bits(reduce(or_, (piece.asked for piece in batch)))
-    image_ids = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
-    found = np.concatenate([_compared(piece, asking, queries) for piece in batch], axis=1)
-    for number, row in zip(asking, found, strict=True):
-        good = row >= bars[number]
-        if good.any():
-            yield number, *top(image_ids[good], row[good], k)
+    alike: dict[int, list[_Piece]] = {}  # by who asks
+    for piece in batch:
+        alike.setdefault(piece.asked, []).append(piece)
+    for asked, pieces in alike.items():
+        asking = _bits(asked)
+        image_ids = np.concatenate([piece.image_ids[piece.wanted] for piece in pieces])
+        found = np.concatenate([_compared(piece, asking, queries) for piece in pieces], axis=1)
+        for number, row in zip(asking, found, strict=True):
+            good = row >= bars[number]
+            if good.any():
+                yield number, *top(image_ids[good], row[good], k)
 
 
 def _compared(piece: _Piece, asking: list[int], queries: Stored) -> NDArray[np.float32]:
-    """Return the similarities (m, n) of the n wanted rows with the m queries ``asking``; _NOT where it is not asked."""
-    own = _bits(piece.asked)
-    compared = _compare(piece.features, piece.wanted, queries[own]).T
-    if len(own) > 1:
+    """Return the similarities (m, n) of n wanted rows with the m queries that ask; _NOT where one has met it before."""
+    compared = _compare(piece.features, piece.wanted, queries[asking]).T
+    if len(asking) > 1:
         fresh = piece.fresh[piece.wanted]
         if (fresh != piece.asked).any():
-            compared[(fresh >> np.array(own, fresh.dtype)[:, None]) & 1 == 0] = _NOT
-    if own == asking:
-        return compared
-    found = np.full((len(asking), compared.shape[1]), _NOT, np.float32)
-    found[np.searchsorted(asking, own)] = compared
-    return found
+            compared[(fresh >> np.array(asking, fresh.dtype)[:, None]) & 1 == 0] = _NOT
+    return compared
 
 
 def _side_by_side(function: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
@@ -290,10 +300,12 @@ if hasattr(os, "register_at_fork"):
 
 def _first_met(seen: _Bits, ids: NDArray[np.int64], dead: NDArray[np.bool_] | None, asked: int) -> tuple[_Bits, _Bits]:
     """Return who has seen which image, by id, after some rows (n,) that ``asked`` look at; and who sees which first."""
-    last = int(ids.max(initial=-1))
-    if last >= len(seen):
-        seen = np.concatenate([seen, np.zeros(max(last + 1 - len(seen), len(seen)), seen.dtype)])
-    before = seen[ids]
+    try:
+        before = seen[ids]
+    except IndexError:
+        more = int(ids.max()) + 1 - len(seen)
+        seen = np.concatenate([seen, np.zeros(max(more, len(seen)), seen.dtype)])
+        before = seen[ids]
     fresh = ~before & seen.dtype.type(asked)
     if dead is not None:
         fresh[dead] = 0
@@ -329,8 +341,7 @@ def neighbours(
     ids, best = np.full((len(own), k), -1, np.int64), np.full((len(own), k), -2.0, np.float32)
     for batch in _batches(_pieces(blocks, 1)):
         names = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
-        rows = np.concatenate([piece.features[piece.wanted] for piece in batch]).astype(np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = unit(np.concatenate([piece.features[piece.wanted] for piece in batch]))
         found = (rows @ wanted).T
         found[own[:, None] == names] = -2.0
         if len(names) > k:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from catdb.catalog import Catalog, Load
 from catdb.encoding import Encoding
 from catdb.folding import mean
-from catdb.search import ALL, Block, Regions, similarities
+from catdb.search import ALL, Block, Regions, similarities, top
 from catdb.shard import Rows
 
 if TYPE_CHECKING:
@@ -63,6 +63,16 @@ class Snapshot:
         if sound:
             found[sound] = similarities(np.array([vectors[place] for place in sound], np.float16), vector)
         return np.clip(found, -1.0, 1.0)
+
+    def nearest(
+        self, vector: NDArray[np.float16], images: NDArray[np.int64], k: int, otherwise: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return which k of some images (n,) are nearest to a vector (d,), best first, and their cosines.
+
+        The catalog's vectors are compared; of an image that has no sound one there ``otherwise`` (n,) says the cosine.
+        """
+        found = self.cosines(images.tolist(), vector)
+        return top(images, np.where(np.isnan(found), otherwise, found), k)
 
     @property
     def notes(self) -> list[str]:

@@ -313,6 +313,19 @@ def test_a_shard_is_routed_to_by_the_mean_of_all_its_rows() -> None:
     assert found.nearest(np.array([0.6, 0.8], np.float16))(3).tolist() == [1, 0, 2]
 
 
+@pytest.mark.parametrize("count", [1, 7, 100, 999, 1000, 2000])
+def test_blocks_are_routed_to_in_the_order_of_their_means_though_most_are_left_out_by_rounded_ones(count: int) -> None:
+    random = np.random.default_rng(count)
+    bundles = random.normal(size=(20, 96))
+    means = (bundles[random.integers(0, 20, 1000)] + random.normal(size=(1000, 96))).astype(np.float16) / 7
+    nothing = np.zeros(1000, np.int64)
+    found = Regions(nothing, nothing, nothing, means)
+    queries = unit(bundles[:5] + random.normal(size=(5, 96)))
+    for query, first in zip(queries, found.nearest_to_each(queries), strict=True):
+        exact, _ = top(np.arange(1000), similarities(means, query), count)
+        assert first(count).tolist() == exact.tolist() == found.nearest(query)(count).tolist()
+
+
 @settings(max_examples=50, deadline=None)
 @given(stored=collections(), seed=st.integers(0, 2**32), k=st.integers(1, 12))
 def test_neighbours_are_those_of_one_query_at_a_time(stored: Stored, seed: int, k: int) -> None:

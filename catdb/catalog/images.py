@@ -23,6 +23,10 @@ class Images(Connection):
     def count(self) -> int:
         return int(self.once("count", lambda: self._one("SELECT count(*) FROM image")))  # reads an index: 1M in 20 ms
 
+    def last(self) -> int:
+        """Return the greatest id of an image, 0 where there is none."""
+        return int(self.once("last", lambda: self._one("SELECT ifnull(max(id), 0) FROM image")))
+
     def count_of(self, root: int) -> int:
         return int(self._one("SELECT count(*) FROM image WHERE root = ?", root))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.encoding import Stored
+from catdb.encoding import unit
 from catdb.search import Block
 
 FLOOR = 0.7
@@ -63,9 +63,9 @@ def _within(
         for name in ("features", "image_ids", "categories")
     )
     for top in range(0, len(ids), _TILE):
-        above = _unit(features[top : top + _TILE])
+        above = unit(features[top : top + _TILE])
         for left in range(top, len(ids), _TILE):
-            cosines = above @ (above if left == top else _unit(features[left : left + _TILE])).T
+            cosines = above @ (above if left == top else unit(features[left : left + _TILE])).T
             rows, columns = np.nonzero(np.triu(cosines >= floor, 1) if left == top else cosines >= floor)
             here = _least_common(categories[top + rows], categories[left + columns]) == category
             rows, columns = rows[here], columns[here]
@@ -76,12 +76,6 @@ def _within(
 def _seen(block: Block, left_out: NDArray[np.int64]) -> NDArray[np.bool_]:
     seen = ~np.isin(block.rows.image_ids, left_out)
     return seen if block.dead is None else seen & ~block.dead
-
-
-def _unit(features: Stored) -> NDArray[np.float32]:
-    wide = features.astype(np.float32)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.asarray(wide / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def _least_common(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
