@@ -5,8 +5,10 @@ query point ─ its own categories, then by centroids; or the nearest blocks ─
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from catdb.calibration import recall
 from catdb.filters import EVERYTHING, Filter, admitted
 from catdb.questions import Point
 from catdb.snapshot import Snapshot
+
+_SHARED = 1.3  # queries that ask for a row, on average, from which it is faster to search with all of them at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +50,19 @@ def search_each(snapshot: Snapshot, points: Sequence[Point], reach: Reach) -> li
         return []
     field, encoding = Field(snapshot, reach), snapshot.encoding
     short = encoding.short(np.array([point.vector for point in points], np.float16))
-    rows, depth = encoding.rows_of_short(short), encoding.candidates(reach.k)
+    rows, depth, last = encoding.rows_of_short(short), encoding.candidates(reach.k), snapshot.catalog.last()
     ways = field.ways(points, short)
     found: dict[int, search.Hits] = {}
     searching = list(range(len(points)))
     while searching:
-        blocks = field.blocks([ways[number] for number in searching])
-        hits = search.nearest_to_each(rows[searching], field.admits.blocks(blocks), depth, last=snapshot.catalog.last())
-        found |= dict(zip(searching, hits, strict=True))
+        wanted = {number: ways[number].wanted() for number in searching}
+        for group in field.groups(wanted):
+            blocks = field.admits.blocks(field.blocks([wanted[number] for number in group]))
+            found |= zip(group, search.nearest_to_each(rows[group], blocks, depth, last=last), strict=True)
         searching = [n for n in searching if found[n].scanned < field.enough and ways[n].widen()]
-    # A product of several queries rounds the last digit otherwise; an answer shall not depend on what else was asked.
-    if not encoding.lossless or len(points) > 1:
-        for number, point in enumerate(points):
+    for number, point in enumerate(points):
+        # A product rounds the last digit otherwise, and an answer shall not depend on what else was asked.
+        if found[number].by_product or not encoding.lossless:
             found[number] = _by_whole_vectors(snapshot, point.vector, found[number], reach.k)
     return [(found[number], way) for number, way in enumerate(ways)]
 
@@ -90,19 +95,31 @@ class Field:
         by_blocks = [None] * len(points) if self.regions is None else self.regions.nearest_to_each(short)
         return [Way(self, point, *how) for point, *how in zip(points, short, by_blocks, strict=True)]
 
-    def blocks(self, ways: Sequence[Way]) -> Iterator[search.Block]:
-        """Yield what is to be compared now, each block with the queries that ask for it, as bits by their place."""
+    def groups(self, wanted: Mapping[int, Sequence[int]]) -> list[list[int]]:
+        """Return which queries are searched with at once: all, where many rows are asked for by several; else none."""
+        if len(wanted) == 1:
+            return [list(wanted)]
+        asking = Counter(chain.from_iterable(wanted.values()))
+        rows = {place: self._rows(place) for place in asking}
+        if sum(rows[place] * count for place, count in asking.items()) >= _SHARED * sum(rows.values()):
+            return [list(wanted)]
+        return [[number] for number in wanted]
+
+    def _rows(self, place: int) -> int:
         if self.regions is not None:
-            bits = np.zeros(len(self.regions), np.uint32)
-            for number, way in enumerate(ways):
-                bits[way.chosen()] |= np.uint32(1 << number)
-            chosen = np.flatnonzero(bits)
-            return self.snapshot.parts(self.regions, chosen, bits[chosen])
+            return int(self.regions.rows[place])
+        load = self.populated.get(place)
+        return load.rows + load.pending if load else 0
+
+    def blocks(self, wanted: Sequence[Sequence[int]]) -> Iterator[search.Block]:
+        """Yield what is wanted by some queries, each block with those that ask for it, as bits by their place."""
         asked: dict[int, int] = {}
-        for number, way in enumerate(ways):
-            for category in way.categories():
-                asked[category] = asked.get(category, 0) | 1 << number
-        return self.snapshot.blocks(asked, asked)
+        for number, places in enumerate(wanted):
+            for place in places:
+                asked[place] = asked.get(place, 0) | 1 << number
+        if self.regions is None:
+            return self.snapshot.blocks(asked, asked)
+        return self.snapshot.parts(self.regions, np.array(list(asked), np.int64), np.array(list(asked.values())))
 
 
 class Way:
@@ -123,29 +140,28 @@ class Way:
         self._most = 1 if self._alone else len(field.populated) + unknown
         # Of so few images, or of one category, everything is what a target asks for.
         self._count = field.first or (self._most if reach.exact or reach.recall else reach.probes)
-        self.widened, self.centroids, self.probed = False, 0, set[int]()
+        self.widened, self.centroids, self.probed = False, 0, set[int]()  # the categories that are compared
 
-    def chosen(self) -> NDArray[np.int64]:
-        """Return the blocks that are to be compared now, by their place among all; they say what is ``probed``."""
+    def wanted(self) -> list[int]:
+        """Return what is to be compared now: blocks by their place among all, or else categories."""
         regions = self.field.regions
-        assert regions is not None and self._nearest is not None
-        chosen = self._nearest(self._count)
-        self.centroids, self.probed = len(regions), set(regions.categories[chosen].tolist())
-        return chosen
-
-    def categories(self) -> list[int]:
-        """Return the categories that are to be compared now, and say so by ``probed``."""
-        if self._count >= self._most:
-            everything = [*self._own, *self.field.populated]  # in no order
-            probed = list(dict.fromkeys(self._own if self._alone else everything))
-        elif self._count <= len(self._own):
-            probed = self._own[: self._count]
-        else:
-            regions = self.field.snapshot.regions()
-            self.centroids = len(regions.shards[0])
-            probed = search.route(self._own, regions, self._short, self._count)
+        if regions is not None and self._nearest is not None:
+            chosen = self._nearest(self._count)
+            self.centroids, self.probed = len(regions), set(regions.categories[chosen].tolist())
+            return [int(place) for place in chosen]
+        probed = self._categories()
         self.probed = set(probed)
         return probed
+
+    def _categories(self) -> list[int]:
+        if self._count >= self._most:
+            everything = [*self._own, *self.field.populated]  # in no order
+            return list(dict.fromkeys(self._own if self._alone else everything))
+        if self._count <= len(self._own):
+            return self._own[: self._count]
+        regions = self.field.snapshot.regions()
+        self.centroids = len(regions.shards[0])
+        return search.route(self._own, regions, self._short, self._count)
 
     def widen(self) -> bool:
         """Go further the next time; say whether there is anything left."""

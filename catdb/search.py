@@ -67,6 +67,7 @@ class Hits:
     similarities: NDArray[np.float32]  # (m,), cosine
     scanned: int  # distinct images compared
     rows: int  # rows looked at for that: an image can stand in several
+    by_product: bool = False  # with those of other queries, by which a similarity can differ in its last digit
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: i
     ``last``: the greatest image id, where it is known; room is then made for all of them at once.
     """
     count = len(queries)
-    scanned, rows = [0] * count, [0] * count
+    scanned, rows, by_product = [0] * count, [0] * count, [False] * count
     best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * count
     bars = np.full(count, _BELOW, np.float32)  # what an image must reach to be among the best, as far as is known
 
@@ -172,6 +173,7 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: i
                 own = piece.wanted if len(asking) == 1 else piece.fresh & piece.fresh.dtype.type(1 << number)
                 scanned[number] += int(np.count_nonzero(own))
                 rows[number] += len(own)
+                by_product[number] |= len(asking) >= _SEVERAL
             yield piece
 
     for several in _side_by_side(lambda batch: list(_best(batch, queries, bars, k)), _batches(pieces())):
@@ -180,8 +182,10 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: i
             best[number] = top(np.concatenate([known_ids, image_ids]), np.concatenate([known, values]), k)
             if len(best[number][1]) == k:
                 bars[number] = best[number][1][-1]
-    found = zip(best, scanned, rows, strict=True)
-    return [Hits(ids, np.clip(values, -1.0, 1.0), images, looked) for (ids, values), images, looked in found]
+    return [
+        Hits(image_ids, np.clip(values, -1.0, 1.0), scanned[number], rows[number], by_product[number])
+        for number, (image_ids, values) in enumerate(best)
+    ]
 
 
 @lru_cache

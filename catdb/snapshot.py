@@ -94,7 +94,7 @@ class Snapshot:
         yield from self._foreseen({category: [(0, None, asked.get(category, ALL))] for category in categories})
 
     def parts(
-        self, regions: Regions, chosen: NDArray[np.int64], asked: NDArray[np.uint32] | None = None
+        self, regions: Regions, chosen: NDArray[np.int64], asked: NDArray[np.integer] | None = None
     ) -> Iterator[Block]:
         """Yield the rows of chosen blocks, and with each category's first one what waits beside its shard.
 

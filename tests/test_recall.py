@@ -138,6 +138,18 @@ def test_several_queries_at_once_are_answered_as_each_alone(tmp_path: Path, reac
     store.close()
 
 
+@pytest.mark.parametrize("shared", [0.0, 99.0])
+def test_it_is_the_same_whether_queries_are_searched_with_at_once_or_one_after_another(
+    collection: Store, shared: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = vectors(COUNT + 40)
+    points = [Point(rows[n], tuple((c, 0.2) for c in by_direction(rows)[n])) for n in range(COUNT, COUNT + 40)]
+    for reach in (Reach(10), Reach(10, recall=0.9)):
+        alone = [answer_point(collection, point, reach) for point in points]
+        monkeypatch.setattr("catdb.reach._SHARED", shared)
+        assert answer_points(collection, points, reach) == alone
+
+
 def test_one_query_of_several_goes_further_where_its_own_categories_hold_nothing(tmp_path: Path) -> None:
     store = make(tmp_path / "db")
     store.commit([put(n, [n % 6, (n + 1) % 6]) for n in range(60)])
