@@ -134,9 +134,8 @@ def cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
 def _cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
     if not len(features):
         return np.empty((0, len(queries)), np.float32)
-    if len(queries) < _SEVERAL:
-        apart = [np.asarray(numkong.cdist(features, query[None], "angular"), np.float32) for query in queries]
-        return 1 - (apart[0] if len(apart) == 1 else np.concatenate(apart, axis=1))
+    if len(queries) < _SEVERAL:  # which it compares one by one
+        return 1 - np.asarray(numkong.cdist(features, queries, "angular"), np.float32)
     return 1 - np.asarray(numkong.angulars_packed(features, numkong.dots_pack(queries)), np.float32)
 
 
@@ -209,11 +208,11 @@ def _pieces(blocks: Iterable[Block], queries: int, last: int = 0) -> Iterator[_P
 def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
     """Yield pieces in groups of which each is worth a thread's while, for a block may have but a few rows."""
     batch: list[_Piece] = []
-    rows = 0
+    rows, enough = 0, _CHUNK // 4  # at first fewer: the threads wait for it
     for piece in pieces:
-        if batch and rows + len(piece.wanted) > _CHUNK:
+        if batch and rows + len(piece.wanted) > enough:
             yield batch
-            batch, rows = [], 0
+            batch, rows, enough = [], 0, min(_CHUNK, 2 * enough)
         batch.append(piece)
         rows += len(piece.wanted)
     if batch:
@@ -230,7 +229,8 @@ def _best(
     for asked, pieces in alike.items():
         asking = _bits(asked)
         image_ids = np.concatenate([piece.image_ids[piece.wanted] for piece in pieces])
-        found = np.concatenate([_compared(piece, asking, queries) for piece in pieces], axis=1)
+        own = queries[asking]
+        found = np.concatenate([_compared(piece, asking, own) for piece in pieces], axis=1)
         for number, row in zip(asking, found, strict=True):
             good = row >= bars[number]
             if good.any():
@@ -239,7 +239,7 @@ def _best(
 
 def _compared(piece: _Piece, asking: list[int], queries: Stored) -> NDArray[np.float32]:
     """Return the similarities (m, n) of n wanted rows with the m queries that ask; _NOT where one has met it before."""
-    compared = _compare(piece.features, piece.wanted, queries[asking]).T
+    compared = _compare(piece.features, piece.wanted, queries).T
     if len(asking) > 1:
         fresh = piece.fresh[piece.wanted]
         if (fresh != piece.asked).any():

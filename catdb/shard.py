@@ -198,7 +198,7 @@ def foresee(rows: Rows) -> None:
         page, end = start - start % mmap.PAGESIZE, start + rows.features.nbytes
         there = ctypes.c_ubyte(1)
         for place in range(page, end, _APART):
-            if _libc.mincore(place, mmap.PAGESIZE, ctypes.byref(there)) == 0 and not there.value & 1:
+            if _quick.mincore(place, mmap.PAGESIZE, ctypes.byref(there)) == 0 and not there.value & 1:
                 _libc.madvise(page, end - page, mmap.MADV_WILLNEED)
                 return
 
@@ -215,11 +215,12 @@ def foresee_file(path: str) -> None:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_quick = ctypes.PyDLL(None)  # for what is over sooner than the interpreter's lock is given up and got back
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+_quick.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 
 def _map(file: File) -> memoryview:
