@@ -242,16 +242,16 @@ def _matches(
     store: Store, snapshot: Snapshot, hits: search.Hits, scores: Chance | None, least: float | None
 ) -> Iterator[Match]:
     roots = Roots(snapshot.catalog.roots(), store.path)
-    pairs = zip(hits.image_ids.tolist(), hits.similarities.tolist(), strict=True)
-    images = snapshot.catalog.images_by_id(hits.image_ids.tolist())
-    for rank, (number, similarity) in enumerate(pairs, 1):
+    numbers, similarities = hits.image_ids.tolist(), hits.similarities.tolist()
+    percentiles = scores.percentiles(similarities) if scores else [None] * len(numbers)
+    images = snapshot.catalog.images_by_id(numbers)
+    for rank, (number, similarity, percentile) in enumerate(zip(numbers, similarities, percentiles, strict=True), 1):
         if least is not None and similarity < least:
             return
         image = images.get(number)
         if image is None:
             raise RuntimeError(f"{store.path}: a row of image {number}, which the same snapshot does not hold")
         members = predictions(store, zip(image.categories, image.probabilities, strict=True))
-        percentile = scores.percentile(similarity) if scores else None
         yield Match(rank, roots.path(image.root, image.path), similarity, members, percentile, number)
 
 

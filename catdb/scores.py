@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -52,7 +52,12 @@ class Chance:
 
     def percentile(self, similarity: float) -> float:
         """Return the share of random pairs that are less alike than this, at most the ceiling: 0.9997."""
-        return round(min(self.ceiling, float(np.interp(similarity, self.cosines, _SHARES))), 5)
+        return self.percentiles([similarity])[0]
+
+    def percentiles(self, similarities: Sequence[float]) -> list[float]:
+        """Return that of several."""
+        ceiling, found = self.ceiling, np.interp(similarities, self.cosines, _SHARES).tolist()
+        return [round(min(ceiling, share), 5) for share in found]
 
     def is_stale(self, images: int) -> bool:
         """Say whether the collection has grown or shrunk by a quarter since it was measured."""

@@ -127,7 +127,9 @@ def cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
     """
     if len(features) <= _CHUNK:
         return _cosines(features, queries)
-    pieces = (features[start : start + _CHUNK] for start in range(0, len(features), _CHUNK))
+    turns = -(-len(features) // (_CHUNK * _THREADS))  # of all threads, each with as much as the others
+    size = -(-len(features) // (turns * _THREADS))
+    pieces = (features[start : start + size] for start in range(0, len(features), size))
     return np.concatenate(list(_side_by_side(lambda piece: _cosines(piece, queries), pieces)))
 
 
