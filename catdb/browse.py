@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from catdb.catalog import Image
 from catdb.checksum import digest
@@ -24,6 +24,8 @@ from catdb.questions import Point
 from catdb.roots import Roots
 from catdb.snapshot import Snapshot
 from catdb.store import Store
+
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +113,18 @@ def open_image(store: Store, number: int) -> BinaryIO:
 
 def page(store: Store, after: str | None, limit: int) -> Page:
     """Return the images after a cursor (None: the first) by folder and name. Raises ValueError for no such cursor."""
-    root, path = _place(after, limit)
+    ahead, (root, path) = _ahead(limit), _place(after)
     with store.snapshot() as snapshot:
-        found = snapshot.catalog.images_after(root, path, limit + 1)
-        more = len(found) > limit
-        found = found[:limit]
+        found, more = _cut(snapshot.catalog.images_after(root, path, ahead), limit)
         end = _cursor(found[-1].root, found[-1].path) if more else None
         return Page(_infos(snapshot, found), end, snapshot.catalog.count())
 
 
 def page_of(store: Store, category: int, after: str | None, limit: int) -> Page:
     """Return the images of a category after a cursor, likewise, the most probable first."""
-    last = _rank(after, limit)
+    ahead, last = _ahead(limit), _rank(after)
     with store.snapshot() as snapshot:
-        ranked = snapshot.catalog.probabilities(category, last, limit + 1)
-        more = len(ranked) > limit
-        ranked = ranked[:limit]
+        ranked, more = _cut(snapshot.catalog.probabilities(category, last, ahead), limit)
         end = f"{ranked[-1][1].hex()}_{ranked[-1][0]}" if more else None
         load = snapshot.catalog.load(category)
         found = _infos(snapshot, _known(snapshot, [image for image, _ in ranked]))
@@ -135,11 +133,9 @@ def page_of(store: Store, category: int, after: str | None, limit: int) -> Page:
 
 def failures(store: Store, after: str | None, limit: int) -> FailurePage:
     """Return the files that could not be read after a cursor, by folder and name. Raises ValueError likewise."""
-    place = _place(after, limit)
+    ahead, place = _ahead(limit), _place(after)
     with store.snapshot() as snapshot:
-        found = snapshot.catalog.failures_after(*place, limit + 1)
-        more = len(found) > limit
-        found = found[:limit]
+        found, more = _cut(snapshot.catalog.failures_after(*place, ahead), limit)
         roots = Roots(snapshot.catalog.roots(), store.path)
         end = _cursor(*found[-1][:2]) if more else None
         reasons = tuple(Failure(roots.path(root, path), reason) for root, path, reason in found)
@@ -158,9 +154,8 @@ def _cursor(root: int, path: bytes) -> str:
     return f"{root}-{base64.urlsafe_b64encode(path).decode()}"
 
 
-def _place(cursor: str | None, limit: int) -> tuple[int, bytes]:
+def _place(cursor: str | None) -> tuple[int, bytes]:
     """Read a cursor by folder and name."""
-    _require_some(limit)
     if cursor is None:
         return -1, b""
     root, _, path = cursor.partition("-")
@@ -170,9 +165,8 @@ def _place(cursor: str | None, limit: int) -> tuple[int, bytes]:
         raise _no_cursor() from None
 
 
-def _rank(cursor: str | None, limit: int) -> tuple[float, int]:
+def _rank(cursor: str | None) -> tuple[float, int]:
     """Read a cursor of a category."""
-    _require_some(limit)
     if cursor is None:
         return math.inf, -1
     probability, _, image = cursor.partition("_")
@@ -182,9 +176,16 @@ def _rank(cursor: str | None, limit: int) -> tuple[float, int]:
         raise _no_cursor() from None
 
 
-def _require_some(limit: int) -> None:
+def _ahead(limit: int) -> int:
+    """Return how many rows to ask for, to know whether a page is the last. Raises ValueError for an empty page."""
     if limit < 1:
         raise ValueError(f"limit is {limit}: it must be at least 1")
+    return limit + 1
+
+
+def _cut(rows: list[_Row], limit: int) -> tuple[list[_Row], bool]:
+    """Return the rows of a page, and whether there are more."""
+    return rows[:limit], len(rows) > limit
 
 
 def _number(text: str) -> int:

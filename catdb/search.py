@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from catdb.encoding import Encoding, Stored, unit
 from catdb.shard import Rows
 
-_CHUNK = 4096  # rows compared at a time by one thread: 12 MB at d = 1536, about 0.8 ms
+_CHUNK = 4096  # rows compared at a time by one thread: 12 MB at d = 1536
 MOST = 32  # queries of one search: each is a bit of what says who has seen an image
 ALL = (1 << MOST) - 1
 _SEVERAL = 3  # queries from which a matrix product is faster than a pass for each
@@ -92,6 +92,12 @@ class Regions:
             piece = slice(start, start + _CHUNK)
             np.add.at(means, place[piece], self.means[piece] * weights[piece, None])
         return categories, means / np.bincount(place, weights).astype(np.float32)[:, None]
+
+    @cached_property
+    def lengths(self) -> NDArray[np.float32]:
+        """The lengths (s,) of the means of the shards, to divide by: 1 for a mean of zeros."""
+        lengths = np.linalg.norm(self.shards[1], axis=1)
+        return np.where(lengths > 0, lengths, np.float32(1))
 
     def nearest(self, query: NDArray[np.float16]) -> Callable[[int], NDArray[np.int64]]:
         """Return what gives the first blocks in the order in which their mean points the way of a query (d,)."""
@@ -388,8 +394,7 @@ def route(
     probed = list(dict.fromkeys(int(category) for category in own))[:probes]
     if len(probed) < probes and len(regions):
         categories, centroids = regions.shards
-        lengths = np.linalg.norm(centroids, axis=1)
-        closeness = centroids @ query.astype(np.float32) / np.where(lengths > 0, lengths, 1)
+        closeness = centroids @ query.astype(np.float32) / regions.lengths
         taken = set(probed)
         nearest_first = (int(categories[i]) for i in np.argsort(-closeness, kind="stable"))
         probed += [category for category in nearest_first if category not in taken][: probes - len(probed)]

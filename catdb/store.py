@@ -283,7 +283,7 @@ class Store:
 
     def file(self, category: int, generation: int) -> str:
         """Return the path of one generation of a category's shard."""
-        return f"{self.path}/shards/{self.category_id(category)}/{generation}.h5"  # join() takes longer than a few rows
+        return f"{self.path}/shards/{self.category_id(category)}/{generation}.h5"
 
     def categories(self) -> list[tuple[str, str]]:
         """Return (id, name) of the backbone's categories, by number."""
