@@ -31,7 +31,7 @@ def deadly(path: str, size: tuple[int, int]) -> tuple[Pixels, int, int]:
     if "eat" in name:
         held = []
         while True:
-            held.append(bytearray(1 << 20))
+            held.append(bytes(1 << 24))  # taken and never touched: no computing, however slow the machine
     if "once" in name and not os.path.exists(path + ".done"):
         open(path + ".done", "x").close()
         os.abort()
