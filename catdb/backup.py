@@ -25,7 +25,8 @@ from catdb import shard
 from catdb.catalog import Catalog, Pointer
 from catdb.errors import CatdbError, DatabaseDamaged, ShardDamaged, StorageError
 from catdb.roots import rebase
-from catdb.store import CATALOG, Store, force_directory
+from catdb.store import CATALOG, Store
+from catdb.whole import force_directory
 
 UNFINISHED = f"{CATALOG}.unfinished"
 _LOGS = tuple(f"{UNFINISHED}-{log}" for log in ("journal", "wal", "shm"))

@@ -229,7 +229,7 @@ def _category(store: Store, catalog: Catalog, record: _Record, load: Load) -> It
     if pointer:
         kind, where = "shard", store.file(category, pointer.generation)
         try:
-            rows = store.load(pointer, store.encoding(catalog), afresh=True)
+            rows = store.load(catalog, pointer, afresh=True)
         except (ShardDamaged, OSError) as error:
             if store.is_current(pointer):  # a long check may outlive one that is replaced meanwhile
                 yield _Found(category, Problem(kind, where, _detail(error, where)))
@@ -277,12 +277,12 @@ def _detail(error: Exception, where: str) -> str:
 def _restore(store: Store, catalog: Catalog, image: int) -> bool:
     """Take a damaged vector back from a shard, or delete its image where none holds it whole; say which."""
     size = 2 * int(catalog.meta()["dimension"])
-    encoding = store.encoding(catalog)
-    known = catalog.image(image) if encoding.lossless else None  # other rows cannot give it back
+    is_whole = store.encoding(catalog).lossless
+    known = catalog.image(image) if is_whole else None  # other rows cannot give it back
     for category in known.categories if known else ():
         pointer = catalog.pointer(category)
         with suppress(ShardDamaged, OSError):
-            rows = store.load(pointer, encoding) if pointer else None
+            rows = store.load(catalog, pointer) if pointer else None
             if rows is None or image not in rows.image_ids:
                 continue
             vector = rows.features[np.flatnonzero(rows.image_ids == image)[0]]

@@ -93,7 +93,7 @@ class _Table:
 
     def vectors(self, images: Sequence[Image]) -> NDArray[np.float16]:
         """Return the vectors (n, d) of images, every one checked. Raises DatabaseDamaged."""
-        return self._snapshot.store.vectors(self._snapshot.catalog, [image.id for image in images])
+        return self._snapshot.catalog.vectors_of([image.id for image in images])
 
 
 def _write_csv(table: _Table, stream: IO[bytes], vectors: bool) -> None:

@@ -28,15 +28,14 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 
 import numpy as np
-from numpy.typing import NDArray
 
 from catdb import shard
 from catdb.catalog import Catalog, Centroid, Pointer, Put, Survey, clear_errors, is_removed
 from catdb.checksum import checksum
-from catdb.encoding import STORES, Encoding, store_of
+from catdb.connections import Connections
+from catdb.encoding import Encoding
 from catdb.errors import (
     CatdbError,
     DatabaseDamaged,
@@ -45,21 +44,19 @@ from catdb.errors import (
     ShardDamaged,
     StorageError,
 )
-from catdb.folding import due, in_blocks
+from catdb.folding import due, fitted, in_blocks, merged
 from catdb.images import Stamp
-from catdb.lock import Lock
 from catdb.maps import Maps
-from catdb.projection import fit, unpack
 from catdb.search import Block, Regions
 from catdb.shard import Rows
 from catdb.snapshot import Snapshot
+from catdb.whole import force_directory
 
 CATALOG = "catalog.sqlite"
 GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
 PER_COMMIT = 64  # shards made anew in one commit
 _TURN = 0.03  # seconds between two commits of a long fold, in which whoever waits for the lock gets it
-FIT_SAMPLE = 20_000  # images from which a projection is fitted
-FIT_LEAST = 2_000  # images below which shards hold whole vectors; or ten times the dimensions that are to be kept
+_Made = tuple[Pointer, list[Centroid], list[int]]  # a new file, its blocks, and the images that waited for it
 
 
 class Store:
@@ -72,31 +69,17 @@ class Store:
         self.path = os.path.abspath(path)
         self._catalog_path = os.path.join(self.path, catalog)
         self._writable = writable
-        self._wait = wait
-        self._begin()
+        self._connections = Connections(self.path, self._catalog_path, wait)
 
-    def _begin(self) -> None:
-        """Have nothing open and know nothing, as at first: so too in a process that was forked from another."""
-        self._process = os.getpid()
-        self._lock = Lock(self.path, self._wait)
-        self._writer: Catalog | None = None
-        self._readers: SimpleQueue[Catalog] = SimpleQueue()
-        self._identity: tuple[int, ...] | None = None  # of the catalog of which is known what is known
-        self.maps = Maps()
-        self._folded: tuple[int, int, int] | None = None  # when it was looked whether those are still in use
-        self._dimension = 0
-        self._encoding: tuple[tuple[int | None, str], Encoding] | None = None  # by its projection's checksum
-        self._categories: list[tuple[str, str]] = []
-        self._regions: tuple[tuple[int, int, int], Regions] | None = None
-
-    def _begin_in_fork(self) -> None:
-        if self._process != os.getpid():
-            self._begin()
+    @property
+    def maps(self) -> Maps:
+        """The shard files that this process has found to be sound."""
+        return self._connections.cache.maps
 
     def exists(self) -> bool:
         """Say whether there is a database here, as far as it was ever finished."""
         try:
-            with self._reader():
+            with self._connections.reader():
                 return True
         except DatabaseNotFound:
             return False
@@ -117,9 +100,7 @@ class Store:
             os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}; choose another place with --db") from error
-        self._begin_in_fork()
-        with self._lock.held():
-            catalog = self._open_writer()
+        with self._connections.writer(new=True) as catalog:
             if not catalog.format():
                 self._force_names()  # before the commit: whoever finds one need not ask whether this was done
                 catalog.create(meta, categories)
@@ -128,41 +109,25 @@ class Store:
     def _force_names(self) -> None:
         """Force the names that lead to the database to the disk. All may be new, and with any of them it is lost."""
         path = os.path.realpath(self.path)
-        try:
+        with self._on_disk():
             while not os.path.ismount(path):
                 path = os.path.dirname(path)
                 with suppress(PermissionError):  # a folder of someone else's, in which what matters stood already
                     force_directory(path)
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Turn what the file system refuses inside into a StorageError."""
+        try:
+            yield
+        except CatdbError:
+            raise
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
 
     def close(self) -> None:
-        """Close every connection. The last writer's close writes the log back, so it is done under the lock."""
-        self._begin_in_fork()
-        self._identity = None
-        self.maps = Maps()
-        self._close_readers()
-        if self._writer and self._writer.is_current():
-            with suppress(CatdbError), self._lock.held():
-                self._close_writer()
-        self._close_writer()  # where another process writes, it has the log in its hands, and this writes nothing back
-
-    def __del__(self) -> None:
-        """Give the connections back where close() was forgotten; not under the lock, which one would wait for here."""
-        with suppress(Exception):
-            if self._process == os.getpid():
-                self._close_readers()
-                self._close_writer()
-
-    def _close_writer(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer:
-            writer.close()
-
-    def _close_readers(self) -> None:
-        with suppress(Empty):
-            while True:
-                self._readers.get_nowait().close()
+        """Close every connection. The next use opens them again."""
+        self._connections.close()
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -171,14 +136,8 @@ class Store:
         """Hold the lock and give the catalog to write to. Raises DatabaseBusy, naming the holder, after a while."""
         if not self._writable:
             raise DatabaseReadOnly(f"{self.path}: opened for reading (mode 'r')")
-        if not os.path.exists(self._catalog_path):
-            raise DatabaseNotFound(f"{self.path}: there is no database here")
-        self._begin_in_fork()
-        with self._lock.held(), clear_errors(self._catalog_path):
-            catalog = self._open_writer()
-            if not catalog.format():
-                raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
-            if not self._lock.clean:
+        with self._connections.writer() as catalog:
+            if not self._connections.lock.clean:
                 self._recover(catalog)
             catalog.upgrade()
             yield catalog
@@ -186,13 +145,12 @@ class Store:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock for several operations, also where there is no database yet, but a directory."""
-        self._begin_in_fork()
-        with self._lock.held():
+        with self._connections.held():
             yield
 
     def take_over(self, source: Store, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
         """Make this database with the catalog of another as it is at this moment; its shards are not copied."""
-        with self.held(), source._reader() as catalog, clear_errors(self._catalog_path):
+        with self.held(), source._connections.reader() as catalog, clear_errors(self._catalog_path):
             catalog.copy(self._catalog_path, progress)
 
     def commit(
@@ -215,36 +173,18 @@ class Store:
                     catalog.fail(root, path, reason, stamp)
         return outcomes
 
-    def _open_writer(self) -> Catalog:
-        if self._writer and not self._writer.is_current():
-            self._close_writer()  # the database was deleted, and may have been made anew: this connection leads nowhere
-            self._forget()
-        if self._writer is None:
-            self._writer = Catalog.writer(self._catalog_path)
-            self._writer.guard = self._lock.require
-        return self._writer
-
-    def _forget(self) -> None:
-        """Take nothing for granted that was learnt of a database that is there no more."""
-        self._lock.clean = False
-        self.maps = Maps()
-        self._encoding = None
-        self._categories = []
-
     def _recover(self, catalog: Catalog) -> None:
         """Make durable whatever a dead writer may have committed, then drop the files that no one knows."""
         with catalog.transaction():
             catalog.set_meta("opened", time.time())
-        try:
+        with self._on_disk():
             os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
             force_directory(os.path.join(self.path, "shards"))
             force_directory(self.path)
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
         for leftover in self.leftovers(catalog):
             with suppress(OSError):
                 os.unlink(leftover)
-        self._lock.clean = True
+        self._connections.lock.clean = True
         self.collect(catalog)
 
     def leftovers(self, catalog: Catalog) -> list[str]:
@@ -287,11 +227,11 @@ class Store:
 
     def categories(self) -> list[tuple[str, str]]:
         """Return (id, name) of the backbone's categories, by number."""
-        if not self._categories:
-            with self._reader() as catalog:
-                self._dimension = int(catalog.meta()["dimension"])
-                self._categories = catalog.categories()
-        return self._categories
+        known = self._connections.cache.categories
+        if not known:
+            with self._connections.reader() as catalog:
+                known = self._connections.cache.categories = catalog.categories()
+        return known
 
     def category_id(self, category: int) -> str:
         names = self.categories()
@@ -299,18 +239,7 @@ class Store:
             raise DatabaseDamaged(f"{self.path}: there is no category {category}; run catdb check --repair")
         return names[category][0]
 
-    # --- from vectors to rows -----------------------------------------------------------------------------------
-
-    def encoding(self, catalog: Catalog) -> Encoding:
-        """Return how the rows of every shard of a catalog are made of its vectors. Raises DatabaseDamaged."""
-        number, kind = catalog.projection(), store_of(catalog.meta())
-        if kind not in STORES:
-            raise DatabaseDamaged(f"{catalog.path}: shards of {kind}, which this version of catdb does not know")
-        known = self._encoding
-        if known is None or known[0] != (number, kind):
-            projection = None if number is None else unpack(catalog.axes(), catalog.meta()["dimension"])
-            known = self._encoding = (number, kind), Encoding(projection, kind)
-        return known[1]
+    # --- folding ------------------------------------------------------------------------------------------------
 
     def refit(self, *, force: bool = False) -> bool:
         """Fit a projection where the database is to have one, has none and is large enough; or ``force`` a new one.
@@ -318,19 +247,16 @@ class Store:
         Then all rows wait to be folded, and are found in the catalog until they are. Returns whether there is one.
         """
         with self.snapshot() as snapshot:
-            catalog, before, count = snapshot.catalog, snapshot.catalog.projection(), snapshot.catalog.count()
-            dimension, dimensions = catalog.meta()["dimension"], catalog.meta().get("dimensions") or 0
-            least = dimensions if force else max(FIT_LEAST, 10 * dimensions)
-            if not dimensions or count < least or (before is not None and not force):
+            before = snapshot.catalog.projection()
+            if before is not None and not force:
                 return False
-            pieces = (self.vectors(catalog, images) for images in catalog.spread(FIT_SAMPLE))
-            made = fit(pieces, dimension, dimensions)
+            made = fitted(snapshot.catalog, force=force)
+        if made is None:
+            return False
         with self.writing() as catalog, catalog.transaction():
             if catalog.projection() == before:  # else another process has fitted one meanwhile
                 catalog.set_axes(made.pack(), time.time())
         return True
-
-    # --- folding ------------------------------------------------------------------------------------------------
 
     def fold_due(self, *, at_rest: bool, progress: Callable[[int, int], None] | None = None) -> int:
         """Fold the categories that are due; return how many. ``progress`` is told (done, of)."""
@@ -361,141 +287,70 @@ class Store:
         return len(categories)
 
     def _fold_group(self, catalog: Catalog, categories: Sequence[int]) -> None:
-        self._lock.clean = False  # until the commit: the files are known to no one
-        generation = catalog.reserve_generations(len(categories))
-        folders = [os.path.dirname(self.file(category, 0)) for category in categories]
-        made: list[tuple[Pointer, list[Centroid], list[int]]] = []
-        images = catalog.count()
-        emptied: list[int] = []
-        try:
-            for folder in folders:
-                os.makedirs(folder, exist_ok=True)
-            force_directory(os.path.join(self.path, "shards"))
-            for number, category in enumerate(categories, generation):
-                waiting = catalog.pending(category)
-                rows = self._gather(catalog, category, waiting)
-                if not len(rows):
-                    emptied.append(category)
-                    continue
-                rows, centroids = in_blocks(category, rows, images)
-                data = shard.encode(self.category_id(category), rows)
-                shard.write(self.file(category, number), data)
-                pointer = Pointer(category, number, len(rows), len(data), checksum(data))
-                made.append((pointer, centroids, waiting))
-            for folder in folders:
-                force_directory(folder)
-        except CatdbError:
-            raise
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
+        self._connections.lock.clean = False  # until the commit: the files are known to no one
+        with self._on_disk():
+            made = self._write_shards(catalog, categories)
+        full = {pointer.category for pointer, _, _ in made}
         with catalog.transaction():
-            for category in emptied:
-                catalog.unpoint(category, time.time())
+            for category in categories:
+                if category not in full:
+                    catalog.unpoint(category, time.time())
             for pointer, centroids, waiting in made:
                 catalog.point(pointer, centroids, waiting, time.time())
-        self._lock.clean = True
+        self._connections.lock.clean = True
         self.maps.forget(categories)  # what was read of the old files to write the new ones
+
+    def _write_shards(self, catalog: Catalog, categories: Sequence[int]) -> list[_Made]:
+        """Write the new files of those of the categories that have rows, and force them and their names to the disk."""
+        generation, images = catalog.reserve_generations(len(categories)), catalog.count()
+        made: list[_Made] = []
+        folders = [os.path.dirname(self.file(category, 0)) for category in categories]
+        for folder in folders:
+            os.makedirs(folder, exist_ok=True)
+        force_directory(os.path.join(self.path, "shards"))
+        for number, category in enumerate(categories, generation):
+            waiting = catalog.pending(category)
+            rows = self._gather(catalog, category, waiting)
+            if not len(rows):
+                continue
+            rows, centroids = in_blocks(category, rows, images)
+            data = shard.encode(self.category_id(category), rows)
+            shard.write(self.file(category, number), data)
+            pointer = Pointer(category, number, len(rows), len(data), checksum(data))
+            made.append((pointer, centroids, waiting))
+        for folder in folders:
+            force_directory(folder)
+        return made
 
     def _gather(self, catalog: Catalog, category: int, waiting: Sequence[int]) -> Rows:
         """Return the living rows of a category in order of id: those of its shard, then those that wait."""
-        pointer = catalog.pointer(category)
         # What is written anew gets a new checksum: no damage since the last look may slip through.
         block = self.shard_block(catalog, category, afresh=True)
         if block is None:
-            waiting = catalog.members(category) if pointer else waiting
-        new = self.rows(catalog, waiting)
-        if block is None:
-            return new
-        alive = slice(None) if block.dead is None else ~block.dead
-        old = block.rows
-        rows = Rows(
-            np.concatenate([old.features[alive], new.features]) if len(new) else old.features[alive],
-            np.concatenate([old.image_ids[alive], new.image_ids]),
-            np.concatenate([old.categories[alive], new.categories]),
-        )
-        return rows.take(np.argsort(rows.image_ids))
-
-    def vectors(self, catalog: Catalog, images: Sequence[int]) -> NDArray[np.float16]:
-        """Return the vectors (n, d) of these images, as the catalog has them, every one checked (DatabaseDamaged)."""
-        vectors = []
-        for image in images:
-            vector = catalog.vector(image)
-            if vector is None:
-                raise DatabaseDamaged(f"{self.path}: the vector of image {image} is damaged; run catdb check --repair")
-            vectors.append(vector)
-        return np.array(vectors, np.float16).reshape(len(vectors), catalog.meta()["dimension"])
-
-    def rows(self, catalog: Catalog, images: Sequence[int]) -> Rows:
-        """Return the rows of these images as a shard holds them, made of the vectors of the catalog."""
-        features = self.encoding(catalog).rows(self.vectors(catalog, images))
-        return Rows(features, np.array(images, np.int64), catalog.categories_of(images, shard.WIDTH))
+            return self.rows(catalog, catalog.members(category) if catalog.pointer(category) else waiting)
+        return merged(block.rows, block.dead, self.rows(catalog, waiting))
 
     # --- reading ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _reader(self) -> Iterator[Catalog]:
-        """Lend a reading connection of its own; several threads may hold one each."""
-        self._begin_in_fork()
-        catalog = self._pooled_reader() or self._new_reader()
-        try:
-            with clear_errors(self._catalog_path):
-                yield catalog
-        finally:
-            if catalog.frozen:
-                catalog.close()
-                catalog.require_unchanged()
-            else:
-                self._readers.put(catalog)
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Give a view of one moment; what is committed meanwhile is not in it."""
+        with self._connections.reader() as catalog, catalog.snapshot():
+            self._connections.cache.keep_up(catalog)
+            yield Snapshot(self, catalog)
 
-    def _pooled_reader(self) -> Catalog | None:
-        with suppress(Empty):
-            catalog = self._readers.get_nowait()
-            if catalog.is_current():
-                return catalog
-            catalog.close()
-            self._close_readers()
-        return None
+    def encoding(self, catalog: Catalog) -> Encoding:
+        """Return how the rows of every shard of a catalog are made of its vectors. Raises DatabaseDamaged."""
+        return self._connections.cache.encoding(catalog)
 
-    def _new_reader(self) -> Catalog:
-        if not os.path.exists(self._catalog_path):
-            raise DatabaseNotFound(f"{self.path}: there is no database here")
-        catalog = Catalog.reader(self._catalog_path)
-        if not catalog.format():
-            catalog.close()
-            raise DatabaseNotFound(f"{self.path}: there is no database here, only the beginning of one")
-        if catalog.identity != self._identity:  # it was deleted and made anew, unless this is the first look
-            self._forget()
-            self._identity = catalog.identity
-        return catalog
+    def rows(self, catalog: Catalog, images: Sequence[int]) -> Rows:
+        """Return the rows of these images as a shard holds them, made of the vectors of the catalog."""
+        features = self.encoding(catalog).rows(catalog.vectors_of(images))
+        return Rows(features, np.array(images, np.int64), catalog.categories_of(images, shard.WIDTH))
 
     def folded_regions(self, catalog: Catalog) -> Regions:
         """Return the blocks of all shards, as they were read when the shards last changed."""
-        folded = catalog.folded()
-        regions = self._regions
-        if regions is None or regions[0] != folded:
-            found = catalog.centroids()
-            regions = self._regions = (
-                folded,
-                Regions(
-                    np.array([block.category for block in found], np.int64),
-                    np.array([block.first for block in found], np.int64),
-                    np.array([block.rows for block in found], np.int64),
-                    np.array([block.mean for block in found], np.float16).reshape(
-                        len(found), len(found[0].mean) if found else catalog.meta()["dimension"]
-                    ),
-                ),
-            )
-        return regions[1]
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """Give a view of one moment; what is committed meanwhile is not in it."""
-        with self._reader() as catalog, catalog.snapshot():
-            folded = catalog.folded()
-            if self._folded != folded:
-                self.maps.keep(catalog.pointers())
-                self._folded = folded
-            yield Snapshot(self, catalog)
+        return self._connections.cache.regions(catalog)
 
     def shard_block(
         self, catalog: Catalog, category: int, *, afresh: bool = False, known: Rows | None = None
@@ -505,16 +360,18 @@ class Store:
         if pointer is None:
             return None
         try:
-            rows = known if known is not None else self.load(pointer, self.encoding(catalog), afresh=afresh)
+            rows = known if known is not None else self.load(catalog, pointer, afresh=afresh)
         except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
         return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
 
-    def load(self, pointer: Pointer, encoding: Encoding, *, afresh: bool = False) -> Rows:
-        """Return the rows of a shard, which must have been made with this encoding (ShardDamaged), see Maps."""
+    def load(self, catalog: Catalog, pointer: Pointer, *, afresh: bool = False) -> Rows:
+        """Return the rows of a shard, which must have been made as the catalog says (ShardDamaged), see Maps."""
+        encoding = self.encoding(catalog)
         path, name = self.file(pointer.category, pointer.generation), self.category_id(pointer.category)
-        return self.maps.load(pointer, path, name, encoding.width(self._dimension), encoding.store, afresh=afresh)
+        width = encoding.width(catalog.meta()["dimension"])
+        return self.maps.load(pointer, path, name, width, encoding.store, afresh=afresh)
 
     def foresee(self, pointer: Pointer, pieces: Iterable[slice]) -> Rows | None:
         """Tell the disk which rows will be read of a shard; return those of its file where that is known, see Maps."""
@@ -528,12 +385,3 @@ class Store:
     def survey(self) -> Survey:
         """Return a new comparison of folders with the catalog; close it."""
         return Survey(Catalog.reader(self._catalog_path))
-
-
-def force_directory(path: str) -> None:
-    """Force a directory's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,7 @@
-"""How a file is written whole or not at all: beside its place first, into it when nothing is lacking."""
+"""How a file is written whole or not at all: beside its place first, into it when nothing is lacking.
+
+And how a name that was made or taken away in a folder outlasts a loss of power.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +38,12 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and not isinstance(error, CatdbError | BrokenPipeError):  # a file breaks no pipe
             raise StorageError(f"{path}: {error.strerror or error}; nothing was written") from error
         raise
+
+
+def force_directory(path: str) -> None:
+    """Force a directory's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -50,8 +50,8 @@ HEAVY = (
 
 FACADE = {"database", "asking", "curate", "inventory", "opening"}  # and the rooms behind it
 INWARD = FACADE | {
-    *("watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "check"),
-    *("backup", "browse", "duplicates", "roots", "export", "relocate", "web", "cli"),
+    *("watch", "reconcile", "query", "why", "filters", "calibration", "quality", "store", "connections", "cache"),
+    *("check", "backup", "browse", "duplicates", "roots", "export", "relocate", "web", "cli"),
 }
 SHOWING = {"cli", "web", "report"}
 FORBIDDEN = {
@@ -66,7 +66,9 @@ FORBIDDEN = {
     "folding": INWARD | {"images", "backbones", "search"},
     "maps": INWARD | {"images", "backbones", "search"},
     "snapshot": INWARD - {"store"} | {"images", "backbones"},
-    "store": INWARD - {"roots", "store"} | {"backbones"},
+    "cache": INWARD | {"images", "backbones", "shard"},
+    "connections": INWARD - {"cache"} | {"images", "backbones", "shard", "search"},
+    "store": INWARD - {"roots", "store", "connections"} | {"backbones"},
     "roots": INWARD - {"roots"} | {"backbones"},
     "check": INWARD - {"check", "store", "roots"} | {"backbones"},
     "backup": INWARD - {"backup", "store", "roots"} | {"backbones", "search", "images"},

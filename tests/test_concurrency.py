@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CATDB, Instant, child, run, save, unprivileged
-from stock import answers, delete, fill, found_in, make, put, shards
+from stock import answers, delete, fill, found_in, make, put, shards, unit
 
 from catdb import Database, DatabaseBusy, DatabaseReadOnly
 from catdb.catalog import Catalog
@@ -303,6 +303,22 @@ for word in sys.stdin:
             assert line(process) == f"word {number} {list(range(1, number + 2))} []"
             path.chmod(0o755)
             shutil.rmtree(path)
+
+
+def test_the_blocks_of_a_database_made_anew_are_its_own(tmp_path: Path) -> None:
+    """Where as many shards had the same numbers as before, a reader chose by the means of the old database."""
+    path = tmp_path / "db"
+    reader = Store(str(path), writable=False)
+    for number in range(2):
+        store = make(path)
+        fill(store, [number])
+        store.fold_all()
+        with store.snapshot() as snapshot, reader.snapshot() as read:
+            np.testing.assert_array_equal(read.regions().means, snapshot.regions().means)
+            assert np.abs(read.regions().means - unit(number)).max() < 1e-3
+        store.close()
+        shutil.rmtree(path)
+    reader.close()
 
 
 # --- places that cannot be written to -------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_ten_are_those_of_brute_force_with_eighty_candidates(collection: Store) 
 def test_a_row_takes_a_byte_for_each_number(
     tmp_path: Path, dimensions: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catdb.store.FIT_LEAST", 100)
+    monkeypatch.setattr("catdb.folding.FIT_LEAST", 100)
     store = made(tmp_path / "db", dimensions, "int8")
     fill(store, range(COUNT))
     store.fold_due(at_rest=True)
@@ -171,7 +171,7 @@ def test_numbers_that_this_version_does_not_know_are_refused(tmp_path: Path) -> 
 def test_recall_is_learned_from_whole_vectors(
     tmp_path: Path, dimensions: int | None, numbers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catdb.store.FIT_LEAST", 100)
+    monkeypatch.setattr("catdb.folding.FIT_LEAST", 100)
     store = made(tmp_path / "db", dimensions, numbers)
     fill(store, range(600))
     store.fold_due(at_rest=True)

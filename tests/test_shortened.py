@@ -32,7 +32,7 @@ WIDE, NARROW = 64, 8
 @pytest.fixture(autouse=True)
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
     """A projection is fitted from so few images that a test can have them."""
-    monkeypatch.setattr("catdb.store.FIT_LEAST", 100)
+    monkeypatch.setattr("catdb.folding.FIT_LEAST", 100)
 
 
 def vector(seed: int) -> NDArray[np.float16]:
@@ -265,12 +265,12 @@ def test_another_process_that_fitted_meanwhile_was_first(tmp_path: Path) -> None
 
     def first(*words: Any) -> Projection:
         fill(theirs, range(120, 160))
-        with mock.patch("catdb.store.fit", fit):
+        with mock.patch("catdb.folding.fit", fit):
             assert theirs.refit()
         numbers.append(number())
         return fit(*words)
 
-    with mock.patch("catdb.store.fit", first):
+    with mock.patch("catdb.folding.fit", first):
         assert ours.refit()
     assert numbers == [number()] != [None]
     ours.fold_all()

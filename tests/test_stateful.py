@@ -103,8 +103,8 @@ def dying(life: int, store: Store) -> Iterator[list[Catalog]]:
     patch.setattr(os, "write", torn)
     patch.setattr(Lock, "_sign", before(Lock._sign))
     patch.setattr(Catalog, "writer", lambda path: trace(opened(path)))
-    if store._writer:
-        trace(store._writer)
+    if store._connections._writer:
+        trace(store._connections._writer)
     try:
         yield catalogs
     finally:

@@ -315,7 +315,7 @@ def test_a_writer_signs_the_lock_and_takes_its_name_out(store: Store) -> None:
 
 
 def test_an_interrupt_at_the_end_keeps_no_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    sign = store._lock._sign
+    sign = store._connections.lock._sign
 
     def interrupted(text: str) -> None:
         if not text:
@@ -323,7 +323,7 @@ def test_an_interrupt_at_the_end_keeps_no_lock(store: Store, monkeypatch: pytest
         sign(text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._lock, "_sign", interrupted)
+        patch.setattr(store._connections.lock, "_sign", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fill(store, [1])
     other = Store(store.path, wait=0.0)

@@ -924,7 +924,7 @@ def test_a_busy_writer_is_waited_for_and_told_of_once(
     photos: Path, tmp_path: Path, scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s = scene()
-    monkeypatch.setattr(s.database._store._lock, "_wait", 0.1)
+    monkeypatch.setattr(s.database._store._connections.lock, "_wait", 0.1)
     writer = """
 import sys
 from catdb.store import Store

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdb.catalog.columns import LISTED, PAGE, as_list, as_row, as_stamp
-from catdb.catalog.connection import Connection
+from catdb.catalog.meta import Meta
 from catdb.catalog.values import Image, Put
 from catdb.checksum import checksum
+from catdb.errors import DatabaseDamaged
 
 _EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
 
 
-class Images(Connection):
+class Images(Meta):
     """A connection that knows the tables ``image``, ``vector`` and ``distinct_pair``, and what hangs on an image."""
 
     def count(self) -> int:
@@ -140,6 +141,16 @@ class Images(Connection):
         """Return a stored vector (d,), checked. None where it is not there or damaged."""
         row = self.sql.execute("SELECT data, checksum FROM vector WHERE image = ?", (image,)).fetchone()
         return np.frombuffer(row[0], "<f2") if row and checksum(row[0]) == row[1] else None
+
+    def vectors_of(self, images: Sequence[int]) -> NDArray[np.float16]:
+        """Return the vectors (n, d) of these images, every one checked (DatabaseDamaged)."""
+        vectors = []
+        for image in images:
+            vector = self.vector(image)
+            if vector is None:
+                raise DatabaseDamaged(f"{self.path}: the vector of image {image} is damaged; run catdb check --repair")
+            vectors.append(vector)
+        return np.array(vectors, np.float16).reshape(len(vectors), self.meta()["dimension"])
 
     def set_vector(self, image: int, vector: NDArray[np.float16]) -> None:
         data = np.asarray(vector, "<f2").tobytes()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import catdb.catalog.connection
+import catdb.connections
 import catdb.store
 from catdb import shard
 from catdb.catalog import Catalog
@@ -68,7 +69,8 @@ def lets_errors_through() -> None:
     def as_they_are(path: str) -> Iterator[None]:
         yield
 
-    catdb.catalog.connection.clear_errors = catdb.store.clear_errors = as_they_are
+    for module in (catdb.catalog.connection, catdb.connections, catdb.store):
+        module.clear_errors = as_they_are  # type: ignore[attr-defined]
 
 
 class Broken(Bench):

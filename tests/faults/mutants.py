@@ -80,7 +80,7 @@ def no_forcing_on_recovery() -> None:
     def recover(self: Store, catalog: Catalog) -> None:
         for leftover in self.leftovers(catalog):
             os.unlink(leftover)
-        self._lock.clean = True
+        self._connections.lock.clean = True
         self.collect(catalog)
 
     Store._recover = recover  # type: ignore[method-assign]
