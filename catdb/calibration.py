@@ -74,9 +74,8 @@ def recall(snapshot: Snapshot, images: int) -> Recall | None:
 def _learn(snapshot: Snapshot, count: int, images: int) -> Recall | None:
     sample = snapshot.catalog.sample(count)
     own = np.array([image for image, _ in sample], np.int64)
-    queries = np.array([snapshot.short(vector) for _, vector in sample], np.float16)
-    regions = snapshot.regions()
-    encoding = snapshot.encoding
+    regions, encoding = snapshot.regions(), snapshot.encoding
+    queries = encoding.short(np.array([vector for _, vector in sample], np.float16))
     nearest = search.neighbours(queries, own, snapshot.blocks(snapshot.populated), encoding.candidates(recalling.K))
     if not encoding.lossless:  # then answers are ranked by whole vectors in the end, and so are these
         pairs = zip(sample, nearest, strict=True)
