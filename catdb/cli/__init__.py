@@ -6,15 +6,14 @@ import dataclasses
 import json
 import os
 import sys
-import time
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from catdb import shapes
 from catdb.cli.exporting import export
 from catdb.cli.histogram import categories
+from catdb.cli.inventory import failures, info
 from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
 from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
@@ -210,60 +209,9 @@ def remove(paths: tuple[str, ...], db: str | None, wait: float) -> None:
         click.echo(f"{removed:,} removed; {count(len(store), 'image')}")
 
 
-@cli.command()
-@database
-@as_json
-def info(db: str | None, as_json: bool) -> None:
-    """Say what the database is and holds."""
-    with open_database(db, mode="r") as store:
-        found = store.info()
-    if as_json:
-        click.echo(json.dumps(shapes.of_info(found)))
-        return
-    weights = f", weights {found.weights_sha256[:12]}" if found.weights_sha256 else ""
-    held = f"{count(found.images, 'image')} in {count(found.categories, 'category')}, {count(found.bytes, 'byte')}"
-    click.echo(f"{show(found.path)}: {held}")
-    click.echo(f"backbone {found.backbone}{weights}, {found.dimension} dimensions ({found.engine}, {found.precision})")
-    if found.dimensions:
-        when = "" if found.shortened else ", once there are enough images to learn how"
-        click.echo(f"shards hold vectors shortened to {count(found.dimensions, 'dimension')}{when}")
-    if found.store == "int8":
-        click.echo("shards hold int8 numbers, and what is found by those is compared again by whole vectors")
-    if found.weights_sha256:
-        click.echo(f"converted network: {show(found.cache) if found.cache else 'none here, made when first needed'}")
-    waiting = "waits" if found.pending == 1 else "wait"
-    pending, failed = count(found.pending, "membership"), count(found.failed, "file")
-    click.echo(f"{pending} {waiting} to be folded, {failed} could not be read")
-    click.echo(f"watched by {show(found.watcher)}" if found.watcher else "not watched")
-    for root in found.roots:
-        kind = "" if root.whole else " (single files only)"
-        state = "online " if root.online else "offline"
-        click.echo(f"{state}  {_when(root.reconciled):<30}  {count(root.images, 'image'):>15}  {show(root.path)}{kind}")
-    for glob in found.excludes:
-        click.echo(f"excluded: {show(glob)}")
-
-
-def _when(reconciled: float | None) -> str:
-    """Say when a folder was last looked through, in local time."""
-    if reconciled is None:
-        return "never reconciled"
-    return f"reconciled {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(reconciled))}"
-
-
+cli.add_command(info)
 cli.add_command(categories)
-
-
-@cli.command()
-@database
-@as_json
-def failures(db: str | None, as_json: bool) -> None:
-    """List the files that could not be read. Each is tried again when it changes."""
-    with open_database(db, mode="r") as store:
-        found = store.failures()
-    if as_json:
-        click.echo(json.dumps(shapes.of_failures(found)))
-    for failure in [] if as_json else found:
-        click.echo(f"{show(failure.path)}: {show(failure.reason)}")
+cli.add_command(failures)
 
 
 @cli.command(short_help="List images that are copies of one another.")
