@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.catalog import MISTYPED, RESTORE, Catalog, Centroid, Load
+from catdb.catalog import MISTYPED, RESTORE, Catalog, Centroid, Load, Pointer
 from catdb.checksum import checksum
 from catdb.errors import DatabaseDamaged, ShardDamaged
 from catdb.folding import mean
@@ -236,16 +236,18 @@ def _category(store: Store, catalog: Catalog, record: _Record, load: Load) -> It
             return
         yield from (
             _Found(category, Problem(kind, where, detail), lost)
-            for detail, lost in _row_faults(catalog, record, category, rows)
+            for detail, lost in _row_faults(catalog, record, pointer, rows)
         )
         here |= set(rows.image_ids.tolist()) - set(catalog.tombstones(category).tolist())
     if here != set(members.tolist()):
         yield _Found(category, Problem(kind, where, "its images are not the members of the category"))
 
 
-def _row_faults(catalog: Catalog, record: _Record, category: int, rows: Rows) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _row_faults(
+    catalog: Catalog, record: _Record, pointer: Pointer, rows: Rows
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield what is wrong with the rows of a shard whose file is whole, each with the images that are lost by it."""
-    blocks = catalog.blocks_of(category)
+    blocks = catalog.blocks_of(pointer.category)
     ends = [block.first + block.rows for block in blocks]
     if [block.first for block in blocks] != [0, *ends[:-1]] or ends[-1:] != [len(rows)]:
         yield "its blocks are not its rows", ()
@@ -260,6 +262,9 @@ def _row_faults(catalog: Catalog, record: _Record, category: int, rows: Rows) ->
         yield f"{len(lost)} of its images with other categories than in the catalog", tuple(lost)
     if not all(_is_mean(block, part) for block, part in zip(blocks, parts, strict=True)):
         yield "its centroid is not the mean of its rows", ()
+    sums = [(block.checksum, checksum(part.features)) for block, part in zip(blocks, parts, strict=True)]
+    if pointer.has_parts and any(known != found for known, found in sums):
+        yield "the checksum of a block is not that of its rows", ()
 
 
 def _is_mean(block: Centroid, rows: Rows) -> bool:

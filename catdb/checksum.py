@@ -5,17 +5,18 @@ They tell accidents apart, not forgeries: XXH3 is fast and not cryptographic.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import xxhash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-__all__ = ["checksum", "checksum_of", "digest"]
+__all__ = ["checksum", "checksum_of", "checksum_of_ranges", "digest"]
 
 _PIECE = 1 << 18  # stays in a core's cache; fresh megabytes from the allocator cost more than the digest
 
@@ -36,14 +37,25 @@ def checksum_of(stream: BinaryIO) -> int:
     return int.from_bytes(state.digest(), "big", signed=True)
 
 
+def checksum_of_ranges(stream: BinaryIO, ranges: Iterable[tuple[int, int]]) -> int:
+    """Checksum ranges of a stream's bytes (from, to), one behind the other as if nothing lay between them."""
+    state = xxhash.xxh3_64()
+    for start, stop in ranges:
+        stream.seek(start)
+        for piece in _pieces(stream, stop - start):
+            state.update(piece)
+    return int.from_bytes(state.digest(), "big", signed=True)
+
+
 def checksum(data: Buffer | NDArray[Any]) -> int:
     """Checksum contiguous bytes, or an array's, into the signed 64-bit integer that SQLite can hold (XXH3, 64 bits)."""
     # numpy says in its types only from Python 3.12 on that an array is a buffer.
     return int.from_bytes(xxhash.xxh3_64_digest(cast("Buffer", data)), "big", signed=True)
 
 
-def _pieces(stream: BinaryIO) -> Iterator[memoryview]:
-    """Yield the rest of a stream, each piece in the place of the one before."""
+def _pieces(stream: BinaryIO, most: int = sys.maxsize) -> Iterator[memoryview]:
+    """Yield the rest of a stream, or so many bytes of it, each piece in the place of the one before."""
     buffer = memoryview(bytearray(_PIECE))
-    while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+    while count := stream.readinto(buffer[:most]):  # type: ignore[attr-defined]
         yield buffer[:count]
+        most -= count

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from catdb.blocks import arrange
 from catdb.catalog import Catalog, Centroid, Load
+from catdb.checksum import checksum
 from catdb.encoding import Stored, directions
 from catdb.projection import Projection, fit
 from catdb.shard import Rows
@@ -62,7 +63,11 @@ def in_blocks(category: int, rows: Rows, images: int) -> tuple[Rows, list[Centro
     rows = rows if len(starts) == 1 else rows.take(order)
     ends = [*starts[1:].tolist(), len(rows)]
     ranges = enumerate(zip(starts.tolist(), ends, strict=True))
-    return rows, [Centroid(category, n, a, b - a, mean(rows.features[a:b]).astype(np.float16)) for n, (a, b) in ranges]
+    blocks = ((n, a, rows.features[a:b]) for n, (a, b) in ranges)
+    return rows, [
+        Centroid(category, n, first, len(part), mean(part).astype(np.float16), checksum(part))
+        for n, first, part in blocks
+    ]
 
 
 def mean(features: Stored) -> NDArray[np.float32]:

@@ -14,9 +14,10 @@ categories int32   (n, 4) all categories of the row's image, as catalog numbers,
 
 Readers map the datasets into memory: nothing is read that is not scanned, and the page cache is shared by all
 processes. A map holds no descriptor (Python's own does, until 3.13), so that a reader may keep one of each shard.
-A reader opens the file once; checks size and checksum of the whole of it before libhdf5 sees one byte; lets
-libhdf5 parse what that one descriptor gives, and nothing that a name leads to; and refuses what an HDF5 file can do
-beyond holding three arrays (further objects, external or soft links, virtual or external storage, filters).
+A reader opens the file; checks its size, and the checksum of all but the features, before libhdf5 sees one byte; lets
+libhdf5 parse what that one descriptor gives, and nothing that a name leads to; refuses what an HDF5 file can do beyond
+holding three arrays (further objects, external or soft links, virtual or external storage, filters); and checks each
+block of the features before it is scanned, or the whole file at once where it is to be scanned as a whole (catdb.maps).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.checksum import checksum_of
+from catdb.checksum import checksum_of_ranges
 from catdb.encoding import Stored
 from catdb.errors import ShardDamaged
 
@@ -82,6 +83,18 @@ def encode(category: str, rows: Rows) -> bytes:
             file.create_dataset(name, data=np.asarray(data, types[name]), track_times=False)
         file.flush()
         return bytes(file.id.get_file_image())
+
+
+def apart(data: bytes) -> tuple[int, int, int]:
+    """Return where the features of an encoded shard begin, the bytes of each row of them, and a checksum of the rest.
+
+    The rest is what lies before and behind them. A shard has rows.
+    """
+    stream = io.BytesIO(data)
+    with h5py.File(stream, "r") as root:
+        features = root[_COLUMNS[0]]
+        first, size, rows = features.id.get_offset(), features.id.get_storage_size(), len(features)
+    return first, size // rows, checksum_of_ranges(stream, [(0, first), (first + size, len(data))])
 
 
 def write(path: str, data: bytes) -> None:
@@ -157,16 +170,17 @@ def opened(path: str) -> Iterator[File]:
         yield File(path, raw, found.st_size, _stamp(found) if settled else None)
 
 
-def verify(file: File, size: int, expected: int) -> None:
-    """Raise ShardDamaged unless the file has this size and checksum; OSError where it cannot be read.
+def verify(file: File, size: int, expected: int, *parts: tuple[int, int]) -> None:
+    """Raise ShardDamaged unless the file has this size, and its bytes this checksum; OSError where it cannot be read.
 
+    ``parts``: those bytes of it (from, to), one behind the other, that the checksum is of; by default all of them.
     It is read and not mapped: a sector that is bad is an error then, where it would be the end of the process.
     """
     if file.size != size:
         raise ShardDamaged(f"{file.path}: {file.size} bytes where {size} were written")
-    file.raw.seek(0)
-    if checksum_of(file.raw) != expected:
-        raise ShardDamaged(f"{file.path}: its checksum is not the one that was written")
+    if checksum_of_ranges(file.raw, parts or [(0, size)]) != expected:
+        which = "the checksum of a part" if parts else "its checksum"
+        raise ShardDamaged(f"{file.path}: {which} is not the one that was written")
 
 
 def load(file: File, category: str, dimension: int, store: str = "float16") -> Rows:
@@ -203,13 +217,14 @@ def foresee(rows: Rows) -> None:
                 return
 
 
-def foresee_file(path: str) -> None:
-    """Have the system begin to read a whole file, where it can be read at all."""
+def foresee_parts(path: str, parts: Iterable[tuple[int, int]]) -> None:
+    """Have the system begin to read some bytes (from, to) of a file, where it can be read at all."""
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY | _CAUTIOUS)
             try:
-                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+                for start, stop in parts:
+                    os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_WILLNEED)
             finally:
                 os.close(handle)
 

@@ -112,7 +112,7 @@ class Snapshot:
         waiting: deque[tuple[int, Sequence[_Part], Rows | None]] = deque()
         for category, parts in wanted.items():
             pointer = self.catalog.pointer(category)
-            known = self.store.foresee(pointer, (piece for piece, _ in _slices(parts))) if pointer else None
+            known = self.store.foresee(pointer, [piece for piece, _ in _slices(parts)]) if pointer else None
             waiting.append((category, parts, known))
             if len(waiting) == _WINDOW:
                 yield from self._parts(*waiting.popleft())
@@ -121,10 +121,10 @@ class Snapshot:
 
     def _parts(self, category: int, parts: Sequence[_Part], known: Rows | None) -> Iterator[Block]:
         """Yield a category's rows: of its shard these ranges, and all that wait beside it for whoever asks for any."""
-        waiting = self._waiting(category)
-        block = self.store.shard_block(self.catalog, category, known=known)
+        waiting, slices = self._waiting(category), list(_slices(parts))
+        block = self.store.shard_block(self.catalog, category, [piece for piece, _ in slices], known=known)
         if block is not None:
-            for piece, asked in _slices(parts):
+            for piece, asked in slices:
                 dead = None if block.dead is None else block.dead[piece]
                 yield Block(category, block.rows.take(piece), dead, asked)
         elif pointer := self.catalog.pointer(category):
@@ -152,7 +152,7 @@ class Snapshot:
         found: dict[int, list[int]] = {int(image): [] for image in images}
         for category in np.unique(regions.categories).tolist():
             places = np.flatnonzero(regions.categories == category)
-            block = self.store.shard_block(self.catalog, category)
+            block = self.store.shard_block(self.catalog, category, pieces=())  # who stands in its rows, not what
             if block is not None:
                 rows = np.flatnonzero(np.isin(block.rows.image_ids, images))
                 which = places[np.searchsorted(regions.first[places], rows, side="right") - 1]

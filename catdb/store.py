@@ -12,10 +12,12 @@
    from then on, and is unlinked when no snapshot can refer to it any more (GRACE seconds).
 3. *Read*: one snapshot of the catalog says which files, which waiting rows and which dead rows make up a category.
    A file is checked by size and checksum once per process, before it is used, and again when the file system knows of
-   a change. One that fails is not used: the category's rows are taken from the catalog instead, with the same answers,
-   and the snapshot says so (but not where the file was only replaced, and collected under an old snapshot). What a
-   process cannot notice is a bit that turns over on the disk, beneath the file system, after it has checked the file,
-   and that comes into memory when the page is read again: the next process to open the file finds it, and check().
+   a change: each block of its rows before it is scanned, and all that lies around them at first. Where that fails,
+   none of it is used: the category's rows are taken from the catalog instead, with the same answers, and the snapshot
+   says so (but not where the file was only replaced, and collected under an old snapshot). What a process cannot
+   notice is damage to a block that it does not scan; and a bit that turns over on the disk, beneath the file system,
+   after it has checked the block, and that comes into memory when the page is read again. The next process to read
+   them finds these, and check().
 4. *Recover*: the first writer of a process, and every writer after one that died or failed half-way, first makes a
    commit and forces the directories to the disk, and then unlinks files that the catalog does not know. (The dead
    writer may have committed what it never forced; that must not be acted upon.) A name in a LOCK that nobody holds
@@ -26,7 +28,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -46,7 +48,7 @@ from catdb.errors import (
 )
 from catdb.folding import due, fitted, in_blocks, merged
 from catdb.images import Stamp
-from catdb.maps import Maps
+from catdb.maps import WHOLE, Maps
 from catdb.search import Block, Regions
 from catdb.shard import Rows
 from catdb.snapshot import Snapshot
@@ -316,7 +318,7 @@ class Store:
             rows, centroids = in_blocks(category, rows, images)
             data = shard.encode(self.category_id(category), rows)
             shard.write(self.file(category, number), data)
-            pointer = Pointer(category, number, len(rows), len(data), checksum(data))
+            pointer = Pointer(category, number, len(rows), len(data), checksum(data), *shard.apart(data))
             made.append((pointer, centroids, waiting))
         for folder in folders:
             force_directory(folder)
@@ -353,28 +355,41 @@ class Store:
         return self._connections.cache.regions(catalog)
 
     def shard_block(
-        self, catalog: Catalog, category: int, *, afresh: bool = False, known: Rows | None = None
+        self,
+        catalog: Catalog,
+        category: int,
+        pieces: Sequence[slice] = WHOLE,
+        *,
+        afresh: bool = False,
+        known: Rows | None = None,
     ) -> Block | None:
-        """Return the rows of a category's shard with its dead marked; None where there is none that can be read."""
+        """Return the rows of a category's shard with its dead marked; None where there is none that can be read.
+
+        Of their features only these ``pieces`` may be read.
+        """
         pointer = catalog.pointer(category)
         if pointer is None:
             return None
         try:
-            rows = known if known is not None else self.load(catalog, pointer, afresh=afresh)
+            rows = known if known is not None else self.load(catalog, pointer, pieces, afresh=afresh)
         except (ShardDamaged, OSError):
             return None
         tombstones = catalog.tombstones(category)
         return Block(category, rows, np.isin(rows.image_ids, tombstones) if len(tombstones) else None)
 
-    def load(self, catalog: Catalog, pointer: Pointer, *, afresh: bool = False) -> Rows:
+    def load(
+        self, catalog: Catalog, pointer: Pointer, pieces: Sequence[slice] = WHOLE, *, afresh: bool = False
+    ) -> Rows:
         """Return the rows of a shard, which must have been made as the catalog says (ShardDamaged), see Maps."""
         encoding = self.encoding(catalog)
         path, name = self.file(pointer.category, pointer.generation), self.category_id(pointer.category)
-        width = encoding.width(catalog.meta()["dimension"])
-        return self.maps.load(pointer, path, name, width, encoding.store, afresh=afresh)
+        form = name, encoding.width(catalog.meta()["dimension"]), encoding.store
+        in_blocks = pointer.has_parts and slice(None) not in pieces
+        blocks = catalog.block_checksums(pointer.category) if in_blocks else ()
+        return self.maps.load(pointer, path, form, pieces=pieces, blocks=blocks, afresh=afresh)
 
-    def foresee(self, pointer: Pointer, pieces: Iterable[slice]) -> Rows | None:
-        """Tell the disk which rows will be read of a shard; return those of its file where that is known, see Maps."""
+    def foresee(self, pointer: Pointer, pieces: Sequence[slice]) -> Rows | None:
+        """Tell the disk which rows will be read of a shard; return those of its file where they may be, see Maps."""
         return self.maps.foresee(pointer, self.file(pointer.category, pointer.generation), pieces)
 
     def is_current(self, pointer: Pointer) -> bool:

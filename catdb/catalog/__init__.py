@@ -1,7 +1,8 @@
 """The catalog: the one commit point and the durable record of every image. The secret kept here is SQLite.
 
-Format 2: ``catalog.sqlite``, WAL, ``synchronous=FULL``, ``application_id`` 0x63617464 ("catd"), ``user_version`` 2.
-(Format 1 had one centroid a category, in float32; the next writer brings it up to date.)
+Format 3: ``catalog.sqlite``, WAL, ``synchronous=FULL``, ``application_id`` 0x63617464 ("catd"), ``user_version`` 3.
+(Format 1 had one centroid a category, in float32, and format 2 no checksums of a shard's parts: 0 stands for all that
+concerns those until the shard is made anew. The next writer brings the tables up to date.)
 Whatever is in it is acknowledged, whatever is not does not exist; the shards can be rebuilt from it at any time.
 
 ============= =========== ============================================================================================
@@ -17,8 +18,10 @@ removed       paths       paths (or folders) that were removed by hand and stay 
 member        memberships the image's categories by rank (0 is the most probable), with probabilities
 pending       memberships (category, image): a membership that is not in the category's shard yet
 tombstone     memberships (category, image): a row of the category's shard whose image is gone
-shard         shards      the category's current file: generation, rows, size, checksum
-centroid      shards      the blocks of a category's shard: first row, how many, and their mean in float16
+shard         shards      the category's current file: generation, rows, size, checksum; where its features begin, the
+                          bytes of each row of them, and a checksum of the rest of the file
+centroid      shards      the blocks of a category's shard: first row, how many, their mean in float16, and a checksum
+                          of their features
 garbage       shards      files that no snapshot newer than ``since`` refers to
 ============= =========== ============================================================================================
 

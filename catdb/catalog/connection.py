@@ -131,9 +131,9 @@ class Connection:
 
     def upgrade(self) -> None:
         """Bring a catalog of an older format up to date, in one commit. Only under the database's lock."""
-        if self.format() == 1:
+        if (found := self.format()) < schema.FORMAT:
             with self.transaction():
-                schema.upgrade(self.sql)
+                schema.upgrade(self.sql, found)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

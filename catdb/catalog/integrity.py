@@ -32,8 +32,9 @@ class Integrity(Images):
     def faults(self) -> list[tuple[Rule, int]]:
         """Return the rules that are broken, and by how many rows. Where values are of no known form, only those."""
         self._require_current()
+        number = self.format()
         for rules in (MISTYPED, RULES):
-            found = [(rule, int(self._one(rule.count))) for rule in rules]
+            found = [(rule, int(self._one(rule.count))) for rule in rules if rule.since <= number]
             if any(count for _, count in found):
                 return [(rule, count) for rule, count in found if count]
         return []

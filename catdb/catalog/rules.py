@@ -15,12 +15,16 @@ RESTORE = "restore it from a backup, or build the database anew"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``where`` holds for the rows of ``table`` that are wrong; ``cure`` is FORGET, DELETE, RESTORE, or a statement."""
+    """``where`` holds for the rows of ``table`` that are wrong; ``cure`` is FORGET, DELETE, RESTORE, or a statement.
+
+    ``since``: the format of the catalog that first had all columns that are asked about.
+    """
 
     what: str
     table: str
     where: str
     cure: str
+    since: int = 2
 
     @property
     def count(self) -> str:
@@ -87,11 +91,19 @@ MISTYPED = (
         DELETE,
     ),
     Rule(
+        "shards with checksums of no known form",
+        "shard",
+        _mistyped(**dict.fromkeys(("features", "stride", "rest"), "integer")),
+        DELETE,
+        since=3,
+    ),
+    Rule(
         "centroids of no known form",
         "centroid",
         _mistyped(**dict.fromkeys(("category", "block", "first", "rows"), "integer"), data="blob"),
         DELETE,
     ),
+    Rule("centroids with checksums of no known form", "centroid", _mistyped(checksum="integer"), DELETE, since=3),
     Rule(
         "replaced shards of no known form",
         "garbage",

@@ -8,7 +8,7 @@ import numpy as np
 
 from catdb.errors import DatabaseDamaged
 
-FORMAT = 2
+FORMAT = 3
 _APPLICATION = 0x63617464
 _NEW_IN_2 = ("TABLE centroid", "INDEX image_inode", "TABLE distinct_pair")
 
@@ -32,10 +32,11 @@ CREATE TABLE pending(category INTEGER, image INTEGER, PRIMARY KEY(category, imag
 CREATE TABLE tombstone(category INTEGER, image INTEGER, PRIMARY KEY(category, image)) WITHOUT ROWID;
 CREATE TABLE shard(
     category INTEGER PRIMARY KEY, generation INTEGER NOT NULL, rows INTEGER NOT NULL,
-    bytes INTEGER NOT NULL, checksum INTEGER NOT NULL);
+    bytes INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    features INTEGER NOT NULL DEFAULT 0, stride INTEGER NOT NULL DEFAULT 0, rest INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE centroid(
     category INTEGER, block INTEGER, first INTEGER NOT NULL, rows INTEGER NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY(category, block));
+    checksum INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(category, block));
 CREATE TABLE garbage(category INTEGER, generation INTEGER, since REAL, PRIMARY KEY(category, generation)) WITHOUT ROWID;
 CREATE TABLE failure(
     root INTEGER, path BLOB, size INTEGER, mtime_ns INTEGER, inode INTEGER, reason TEXT NOT NULL,
@@ -72,8 +73,22 @@ def read_format(sql: sqlite3.Connection, path: str) -> int:
     return found
 
 
-def upgrade(sql: sqlite3.Connection) -> None:
-    """Bring the tables of format 1, where a shard was one block with a float32 mean, up to date in the transaction."""
+def upgrade(sql: sqlite3.Connection, found: int) -> None:
+    """Bring the tables of an older format up to date in the running transaction.
+
+    In format 1 a shard was one block with a float32 mean. Before format 3 only whole files had a checksum: of their
+    parts nothing is known until they are made anew.
+    """
+    if found == 1:
+        _upgrade_blocks(sql)
+    else:
+        sql.execute("ALTER TABLE centroid ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
+    for column in ("features", "stride", "rest"):
+        sql.execute(f"ALTER TABLE shard ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    sql.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def _upgrade_blocks(sql: sqlite3.Connection) -> None:
     rows = sql.execute("SELECT category, rows, data FROM centroid JOIN shard USING (category)").fetchall()
     sql.execute("DROP TABLE centroid")
     for statement in _STATEMENTS:
@@ -81,14 +96,18 @@ def upgrade(sql: sqlite3.Connection) -> None:
             sql.execute(statement)
     for category, count, data in rows:
         mean = np.frombuffer(data, "<f4").astype("<f2").tobytes()
-        sql.execute("INSERT INTO centroid VALUES(?, ?, ?, ?, ?)", (category, 0, 0, count, mean))
-    sql.execute(f"PRAGMA user_version={FORMAT}")
+        sql.execute("INSERT INTO centroid VALUES(?, ?, ?, ?, ?, 0)", (category, 0, 0, count, mean))
 
 
 def not_as_made(sql: sqlite3.Connection) -> list[str]:
     """Return the statements of tables and indexes that are missing, or were made by another statement."""
-    there = {text for (text,) in sql.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
-    return sorted(set(_STATEMENTS) - there)
+    there = {_plain(text) for (text,) in sql.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+    return sorted(text for text in _STATEMENTS if _plain(text) not in there)
+
+
+def _plain(statement: str) -> str:
+    """Return a statement without its line breaks, of which a column that was added later knows nothing."""
+    return " ".join(statement.split())
 
 
 def _number(sql: sqlite3.Connection, statement: str) -> int:

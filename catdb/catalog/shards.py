@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 
 import numpy as np
 
@@ -43,13 +44,11 @@ class Shards(Meta):
         self.unpoint(pointer.category, now)
         category = pointer.category
         self.sql.executemany("DELETE FROM pending WHERE category = ? AND image = ?", [(category, i) for i in folded])
-        self.sql.execute(
-            "INSERT INTO shard VALUES(?, ?, ?, ?, ?)",
-            (category, pointer.generation, pointer.rows, pointer.bytes, pointer.checksum),
-        )
+        self.sql.execute("INSERT INTO shard VALUES(?, ?, ?, ?, ?, ?, ?, ?)", astuple(pointer))
         for block in centroids:
-            row = (block.category, block.block, block.first, block.rows, np.asarray(block.mean, "<f2").tobytes())
-            self.sql.execute("INSERT INTO centroid VALUES(?, ?, ?, ?, ?)", row)
+            mean = np.asarray(block.mean, "<f2").tobytes()
+            row = (block.category, block.block, block.first, block.rows, mean, block.checksum)
+            self.sql.execute("INSERT INTO centroid VALUES(?, ?, ?, ?, ?, ?)", row)
 
     def unpoint(self, category: int, now: float) -> None:
         """Take a category's shard away in the running transaction: pointer, centroid and tombstones."""
@@ -70,10 +69,16 @@ class Shards(Meta):
 
     def blocks_of(self, category: int) -> list[Centroid]:
         """Return the blocks of a category's shard as they lie, in order."""
-        rows = self.sql.execute(
-            "SELECT category, block, first, rows, data FROM centroid WHERE category = ? ORDER BY block", (category,)
-        )
-        return [Centroid(c, b, f, n, np.frombuffer(data[: len(data) // 2 * 2], "<f2")) for c, b, f, n, data in rows]
+        rows = self.sql.execute("SELECT * FROM centroid WHERE category = ? ORDER BY block", (category,))
+        return [
+            Centroid(c, b, f, n, np.frombuffer(data[: len(data) // 2 * 2], "<f2"), *checksums)
+            for c, b, f, n, data, *checksums in rows  # a catalog of format 2 has none
+        ]
+
+    def block_checksums(self, category: int) -> list[tuple[int, int]]:
+        """Return the first row and the checksum of each block of a category's shard, of which the parts are known."""
+        statement = "SELECT first, checksum FROM centroid WHERE category = ? ORDER BY first"
+        return self.sql.execute(statement, (category,)).fetchall()
 
     def garbage(self, before: float) -> list[tuple[int, int]]:
         """Return (category, generation) of the files that have been garbage since before then."""

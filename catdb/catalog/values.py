@@ -57,24 +57,46 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """The file that is a category's shard."""
+    """The file that is a category's shard.
+
+    ``features`` says where its features begin, which take ``stride`` bytes a row, and ``rest`` is the checksum of all
+    bytes before and behind them. They are 0 where that is not known: of a shard that was made in format 2.
+    """
 
     category: int
     generation: int
     rows: int
     bytes: int
     checksum: int
+    features: int = 0
+    stride: int = 0
+    rest: int = 0
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the parts of its file are known, and can be those of such a file."""
+        if not all(isinstance(number, int) for number in (self.rows, self.bytes, self.features, self.stride)):
+            return False
+        return 0 < self.features < self.bytes_of(0, self.rows)[1] <= self.bytes
+
+    def bytes_of(self, first: int, last: int) -> tuple[int, int]:
+        """Return where in its file the features of the rows from ``first`` to before ``last`` lie: from, to."""
+        return self.features + first * self.stride, self.features + last * self.stride
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Centroid:
-    """A block of a shard: the contiguous ``rows`` from ``first`` on, which are alike, and their mean (d,)."""
+    """A block of a shard: the contiguous ``rows`` from ``first`` on, which are alike, and their mean (d,).
+
+    ``checksum`` is that of the bytes of their features, where the parts of the shard are known.
+    """
 
     category: int
     block: int
     first: int
     rows: int
     mean: NDArray[np.float16]
+    checksum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
