@@ -83,7 +83,7 @@ def test_an_empty_file_has_no_format_yet(path: str) -> None:
 
 
 def test_a_new_catalog_knows_what_it_is(catalog: Catalog) -> None:
-    assert catalog.format() == 2
+    assert catalog.format() == 3
     assert catalog.meta() == {**META, "generation": 1}
     assert catalog.categories() == CATEGORIES
     settings = [catalog.sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
@@ -112,10 +112,10 @@ def test_the_tables_of_another_program_are_refused_and_not_touched(
 
 
 def test_a_newer_format_is_refused(path: str, catalog: Catalog) -> None:
-    catalog.sql.execute("PRAGMA user_version=3")
-    with pytest.raises(DatabaseDamaged, match=r"format 3, this catdb reads 2; install a newer"):
+    catalog.sql.execute("PRAGMA user_version=4")
+    with pytest.raises(DatabaseDamaged, match=r"format 4, this catdb reads 3; install a newer"):
         Catalog.reader(path)
-    catalog.sql.execute("PRAGMA user_version=2")
+    catalog.sql.execute("PRAGMA user_version=3")
 
 
 def test_a_damaged_page_is_damage_and_not_a_traceback(path: str, catalog: Catalog) -> None:
@@ -153,7 +153,7 @@ def test_a_path_with_every_strange_character_is_opened(tmp_path: Path) -> None:
     writer = Catalog.writer(path)
     writer.create(META, CATEGORIES)
     reader = Catalog.reader(path)
-    assert reader.format() == 2
+    assert reader.format() == 3
     reader.close()
     writer.close()
     assert os.listdir(folder) == [b"catalog.sqlite"]

@@ -41,19 +41,23 @@ def spoil(store: Store, statement: str, *values: object) -> None:
 
 
 def replace_shard(store: Store, category: int, change: Callable[[Rows], Rows]) -> None:
-    """Put other rows into a category's file, under a pointer with the right size and checksum."""
+    """Put other rows into a category's file, under a pointer with the right size and checksums."""
     with store.writing() as catalog:
         pointer = catalog.pointer(category)
         assert pointer is not None
         path = store.file(category, pointer.generation)
         with shard.opened(path) as file:
-            rows = shard.load(file, f"c{category}", DIMENSION)
-        data = shard.encode(f"c{category}", change(rows))
+            rows = change(shard.load(file, f"c{category}", DIMENSION))
+        data = shard.encode(f"c{category}", rows)
         os.unlink(path)
         shard.write(path, data)
         catalog.sql.execute(
-            "UPDATE shard SET bytes = ?, checksum = ? WHERE category = ?", (len(data), checksum(data), category)
+            "UPDATE shard SET bytes = ?, checksum = ?, features = ?, stride = ?, rest = ? WHERE category = ?",
+            (len(data), checksum(data), *shard.apart(data), category),
         )
+        parts = ((b.block, rows.features[b.first : b.first + b.rows].tobytes()) for b in catalog.blocks_of(category))
+        sums = [(checksum(part), category, block) for block, part in parts]
+        catalog.sql.executemany("UPDATE centroid SET checksum = ? WHERE category = ? AND block = ?", sums)
 
 
 def test_a_sound_database_is_ok(store: Store, tmp_path: Path) -> None:
@@ -279,10 +283,12 @@ RULES = {
     "a text for a dead row": ("INSERT INTO tombstone VALUES(1, 'x')", "dead rows of no known form (1)", 0),
     "a text for a checksum": ("UPDATE shard SET checksum = 'x' WHERE category = 3", "shards of no known form (1)", 0),
     "a text for a centroid": ("UPDATE centroid SET data = 'x' WHERE category = 3", "centroids of no known form (1)", 0),
+    "a text for the place of features": ("UPDATE shard SET features = 'x' WHERE category = 3", "shards with checks", 0),
+    "a text for a block's checksum": ("UPDATE centroid SET checksum = 'x' WHERE category = 3", "centroids with che", 0),
     "garbage in use": ("INSERT INTO garbage SELECT category, generation, 0 FROM shard", "that are still in use", 0),
     "unknown garbage": ("INSERT INTO garbage VALUES(99, 1, 0)", "replaced shards of an unknown category (1)", 0),
-    "an unknown shard": ("INSERT INTO shard VALUES(99, 1000, 1, 1, 1)", "shards of an unknown category (1)", 0),
-    "a stray centroid": ("INSERT INTO centroid VALUES(99, 0, 0, 1, zeroblob(24))", "centroids without a shard (1)", 0),
+    "an unknown shard": ("INSERT INTO shard VALUES(99, 1000, 1, 1, 1, 1, 1, 1)", "shards of an unknown category (1)", 0),
+    "a stray centroid": ("INSERT INTO centroid VALUES(99, 0, 0, 1, zeroblob(24), 1)", "centroids without a shard (1)", 0),
     "an old generation": ("UPDATE meta SET value = 2 WHERE key = 'generation'", "generation that was used before", 0),
     "a stray failure": ("INSERT INTO failure VALUES(99, x'61', 1, 1, 1, 'why')", "failures without a root (1)", 0),
     "a text for a content": ("INSERT INTO distinct_pair VALUES('x', x'01')", "distinct pairs of no known form (1)", 0),

@@ -1025,7 +1025,15 @@ def test_blocks_say_who_asks_for_them(store: Store) -> None:
     assert [(block.asked, len(block.rows)) for block in whole] == [(6, 400), (6, 3)]
 
 
-FORMAT_1 = """
+FORMAT_2 = """
+ALTER TABLE centroid DROP COLUMN checksum;
+ALTER TABLE shard DROP COLUMN features;
+ALTER TABLE shard DROP COLUMN stride;
+ALTER TABLE shard DROP COLUMN rest;
+PRAGMA user_version=2;
+"""
+FORMAT_1 = f"""
+{FORMAT_2}
 DROP TABLE centroid;
 CREATE TABLE centroid(category INTEGER PRIMARY KEY, data BLOB NOT NULL);
 DROP INDEX image_inode;
@@ -1055,7 +1063,7 @@ def test_a_database_of_format_1_is_read_and_brought_up_to_date_by_the_next_write
         check(old)
     fill(old, [30])
     with old.snapshot() as snapshot:
-        assert snapshot.catalog.format() == 2
+        assert snapshot.catalog.format() == 3
         assert len(snapshot.regions()) == 10
     assert check(old).problems == ()
     old.close()
