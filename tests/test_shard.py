@@ -74,6 +74,43 @@ def test_write_refuses_a_file_that_exists_and_leaves_it_alone(tmp_path: Path) ->
     assert Path(path).read_bytes() == b"first"
 
 
+@pytest.mark.parametrize("store", shard.FORMATS)
+@pytest.mark.parametrize("count", [1, 33, 1000])
+def test_the_features_are_told_apart_from_the_rest(tmp_path: Path, store: str, count: int) -> None:
+    rows = make_rows(count) if store == "float16" else in_int8(make_rows(count))
+    data = encode("c", rows)
+    first, stride, rest = shard.apart(data)
+    end = first + count * stride
+    assert data[first:end] == rows.features.tobytes()
+    assert rest == checksum(data[:first] + data[end:])
+    with opened(saved(tmp_path / "1.h5", data)) as file:
+        shard.verify(file, len(data), rest, (0, first), (end, len(data)))
+        for a, b in ((0, count), (count // 3, count // 2 + 1)):
+            part = first + a * stride, first + b * stride
+            shard.verify(file, len(data), checksum(rows.features[a:b]), part)
+            with pytest.raises(ShardDamaged, match="the checksum of a part is not the one"):
+                shard.verify(file, len(data), checksum(rows.features[a:b]) ^ 1, part)
+        with pytest.raises(ShardDamaged, match=f"{len(data) + 1} were written"):
+            shard.verify(file, len(data) + 1, rest, (0, first), (end, len(data)))
+
+
+def test_other_bytes_are_noticed_in_a_part_and_not_beside_it(tmp_path: Path) -> None:
+    rows = make_rows(50)
+    data = encode("c", rows)
+    first, stride, _ = shard.apart(data)
+    part, expected = (first + 10 * stride, first + 20 * stride), checksum(rows.features[10:20])
+    for byte in (0, part[0] - 1, part[0], part[1] - 1, part[1], len(data) - 1):
+        changed = bytearray(data)
+        changed[byte] ^= 1
+        path = saved(tmp_path / f"{byte}.h5", bytes(changed))
+        with opened(path) as file:
+            if part[0] <= byte < part[1]:
+                with pytest.raises(ShardDamaged):
+                    shard.verify(file, len(data), expected, part)
+            else:
+                shard.verify(file, len(data), expected, part)
+
+
 # --- reading ----------------------------------------------------------------------------------------------------
 
 

@@ -1069,6 +1069,60 @@ def test_a_database_of_format_1_is_read_and_brought_up_to_date_by_the_next_write
     old.close()
 
 
+def test_a_database_of_format_2_is_read_as_it_is_and_gets_checksums_of_parts_as_it_is_folded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "_TICK", -1.0)
+    store.commit([put(n, [4, 5]) for n in range(100)])
+    store.fold_all()
+    before = answers(store)
+    store.close()
+    sql = sqlite3.connect(os.path.join(store.path, "catalog.sqlite"), isolation_level=None)
+    sql.executescript(FORMAT_2)
+    sql.close()
+    verified: list[tuple[str, int]] = []
+    verify = shard.verify
+
+    def spy(file: shard.File, size: int, expected: int, *parts: tuple[int, int]) -> None:
+        verified.append((file.path.split("/")[-2], sum(b - a for a, b in parts) if parts else size))
+        verify(file, size, expected, *parts)
+
+    monkeypatch.setattr(shard, "verify", spy)
+
+    def first_block(reader: Store) -> list[int]:
+        with reader.snapshot() as snapshot:
+            regions = snapshot.regions()
+            [block] = snapshot.parts(regions, np.flatnonzero(regions.categories == 4)[:1])
+            assert snapshot.notes == []
+            return block.rows.image_ids.tolist()
+
+    sizes = {path.split("/")[0]: len(data) for path, data in shards(store).items()}
+    old = Store(store.path, writable=False)
+    assert old.exists() and check(old).problems == ()
+    verified.clear()
+    expected = first_block(Store(store.path, writable=False))
+    assert verified == [("c4", sizes["c4"])], "as a whole"
+    assert answers(old) == before
+    verified.clear()
+    fill(store, [100])  # the first writer
+    assert verified == [], "brought up to date, and no shard was read for it"
+    with store.snapshot() as snapshot:
+        assert snapshot.catalog.format() == 3
+        assert not any(pointer.has_parts for pointer in snapshot.catalog.pointers())
+    assert check(store).problems == ()
+    verified.clear()
+    assert first_block(Store(store.path, writable=False)) == expected
+    assert verified == [("c4", sizes["c4"])]
+    store.fold([4])
+    with store.snapshot() as snapshot:
+        assert [p.category for p in snapshot.catalog.pointers() if p.has_parts] == [4]
+    verified.clear()
+    assert first_block(Store(store.path, writable=False)) == expected
+    assert len(verified) == 2 and sum(read for _, read in verified) < sizes["c4"] - 60 * 24, "one block of several"
+    assert check(store).problems == ()
+    old.close()
+
+
 # --- crashes ----------------------------------------------------------------------------------------------------
 
 
