@@ -17,7 +17,7 @@ processes. A map holds no descriptor (Python's own does, until 3.13), so that a 
 A reader opens the file; checks its size, and the checksum of all but the features, before libhdf5 sees one byte; lets
 libhdf5 parse what that one descriptor gives, and nothing that a name leads to; refuses what an HDF5 file can do beyond
 holding three arrays (further objects, external or soft links, virtual or external storage, filters); and checks each
-block of the features before it is scanned, or the whole file at once where it is to be scanned as a whole (catdb.maps).
+block of the features before it is scanned, or the whole file at first where all of it is wanted (see catdb.maps).
 """
 
 from __future__ import annotations
