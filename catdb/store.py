@@ -363,10 +363,7 @@ class Store:
         afresh: bool = False,
         known: Rows | None = None,
     ) -> Block | None:
-        """Return the rows of a category's shard with its dead marked; None where there is none that can be read.
-
-        Of their features only these ``pieces`` may be read.
-        """
+        """Return a category's shard, of whose rows these pieces are wanted, its dead marked; None if it is not sound."""
         pointer = catalog.pointer(category)
         if pointer is None:
             return None

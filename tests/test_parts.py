@@ -37,7 +37,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """The path of a database of whole rows, or of short ones in int8, in shards of six blocks. Not to be changed."""
     numbers, dimensions = request.param
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("catdb.store.FIT_LEAST", 100)
+        patch.setattr("catdb.folding.FIT_LEAST", 100)
         store = made(tmp_path_factory.mktemp("parts") / "db", dimensions, numbers)
         fill(store, range(IMAGES))
         store.fold_due(at_rest=True)
