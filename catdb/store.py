@@ -363,7 +363,7 @@ class Store:
         afresh: bool = False,
         known: Rows | None = None,
     ) -> Block | None:
-        """Return a category's shard, of whose rows these pieces are wanted, its dead marked; None if it is not sound."""
+        """Return a category's shard, its dead marked, of which these pieces are wanted; None where it is not sound."""
         pointer = catalog.pointer(category)
         if pointer is None:
             return None
