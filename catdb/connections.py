@@ -122,7 +122,7 @@ class Connections:
         """Close them all. The last writer's close writes the log back, so it is done under the lock."""
         self._begin_in_fork()
         self._identity = None
-        self.cache = Cache()
+        self.cache.maps.keep([])  # a map holds on to a file; what else is known is of use to whoever still asks
         self._close_readers()
         if self._writer and self._writer.is_current():
             with suppress(CatdbError), self.lock.held():
