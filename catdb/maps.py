@@ -110,8 +110,7 @@ class Maps:
         if known is None:
             shard.foresee_parts(path, _parts(pointer, pieces))
             return None
-        for piece in pieces:
-            shard.foresee(known.rows.take(piece))
+        shard.foresee(known.rows, pieces)
         return None if known.left_in(pieces) else known.rows
 
     def forget(self, categories: Iterable[int]) -> None:

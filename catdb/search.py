@@ -4,46 +4,42 @@ An image stands in the shard of each of its four categories, so several of the b
 row counts where it is met first, and not in the others; thus each image is compared once, and a search of all
 categories is an exact search without a second copy of the vectors.
 
-Rows are compared as they lie, by as many threads as there are cores, in pieces of which each keeps its best k. Several
-queries are answered in one go: each row is read once for all that ask for it, and compared with them by one matrix
-product. A query is of the same numbers as the rows, float16 or int8. Beyond the rows a search holds a byte for each
-image id, which says what has been seen, or up to four for several queries; and for each thread a few copied rows: 1 MB.
+Rows are compared as they lie, by as many threads as there are cores; one of them gathers what is to be compared, and
+puts in order what was found. Several queries are answered in one go: each row is read once for all that ask for it, and
+compared with them by one matrix product. A query is of the same numbers as the rows, float16 or int8. Beyond the rows a
+search holds a byte for each image id, which says who has seen it, or up to four for several queries; and for each
+thread a few copied rows, 1 MB, and the similarities of 32,000 rows, 0.1 MB for each query.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache, partial
-from itertools import chain, islice
-from typing import Generic, TypeVar
+from functools import cached_property, lru_cache, partial
+from itertools import chain
 
 import numkong
 import numpy as np
 from numpy.typing import NDArray
 
+from catdb import threads
 from catdb.encoding import Encoding, Stored, unit
 from catdb.shard import Rows
 
 _CHUNK = 4096  # rows compared at a time by one thread: 12 MB at d = 1536
+_BATCH = 2048  # rows that are worth a thread's while, where those of several blocks are compared
 MOST = 32  # queries of one search: each is a bit of what says who has seen an image
 ALL = (1 << MOST) - 1
 _SEVERAL = 3  # queries from which a matrix product is faster than a pass for each
 _FEW = 0.3  # of a piece's rows, below which the wanted ones are copied: three are read in the time that one is copied
 _FEW_OF_SEVERAL = 0.6  # likewise where several queries are compared with each: reading is the less of it then
 _COPIED = 256  # rows copied at a time: they stay in a core's cache
-_THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-_AHEAD = 4  # pieces waiting for each thread: what they hold in memory is bounded
-_SPARE = 64  # blocks, beyond twice as many as are asked for, of which the nearest are chosen by their means as they are
 _COARSE = Encoding(store="int8")
-_NOT, _BELOW = -3.0, -2.0  # no similarity, and less than any: where nothing is compared
+_BELOW = -2.0  # less than any similarity
 
+_Comparison = Callable[[Stored, Stored], NDArray[np.float32]]
+_Found = tuple[int, NDArray[np.int64], NDArray[np.float32]]  # of a query: ids, similarities
 _Bits = NDArray[np.unsignedinteger]  # whose numbers have a bit for each query of a search
-_Item = TypeVar("_Item")
-_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +100,25 @@ class Regions:
         return self.nearest_to_each(query[None])[0]
 
     @cached_property
-    def _rounded(self) -> Stored:
-        """The means as int8 (m, d): half of what is to be read, and close enough to leave most of them out."""
-        return _COARSE.rows_of_short(self.means)
+    def _rounded(self) -> tuple[Stored, NDArray[np.float32]]:
+        """The means as int8 (m, d), and their lengths (m, 1)."""
+        rounded = _COARSE.rows_of_short(self.means)
+        lengths = [np.linalg.norm(row.astype(np.float32)) or 1.0 for row in rounded]
+        return rounded, np.array(lengths, np.float32)[:, None]
 
     def nearest_to_each(self, queries: NDArray[np.float16]) -> list[Callable[[int], NDArray[np.int64]]]:
-        """Return that for each of several queries (m, d)."""
+        """Return that for each of several queries (m, d).
+
+        All are rounded to int8: half as much is to be read, and what order that gives is as good to search in.
+        """
         every = np.arange(len(self))
-        closeness = np.ascontiguousarray(cosines(self._rounded, _COARSE.rows_of_short(queries)).T)
+        rounded, lengths = self._rounded
+        closeness = np.ascontiguousarray((_shared(rounded, _COARSE.rows_of_short(queries), _dots) / lengths).T)
+        return [partial(_first, every, row) for row in closeness]
 
-        def first(query: NDArray[np.float16], rough: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-            places, _ = top(every, rough, _SPARE + 2 * count)
-            return top(places, similarities(self.means[places], query), count)[0]
 
-        return [partial(first, *one) for one in zip(queries, closeness, strict=True)]
+def _first(places: NDArray[np.int64], closeness: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    return top(places, closeness, count)[0]
 
 
 def similarities(features: Stored, query: Stored) -> NDArray[np.float32]:
@@ -131,31 +132,51 @@ def cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
     The lengths are divided by, though rows are of unit length: rounded to float16 they are that no more, and an
     image would not quite resemble itself. Rows are compared as they lie; numpy would first make a float32 copy.
     """
+    return _shared(features, queries, _cosines)
+
+
+def _shared(features: Stored, queries: Stored, compare: _Comparison) -> NDArray[np.float32]:
+    """Compare rows (b, d) with queries (m, d), many rows by all threads."""
     if len(features) <= _CHUNK:
-        return _cosines(features, queries)
-    turns = -(-len(features) // (_CHUNK * _THREADS))  # of all threads, each with as much as the others
-    size = -(-len(features) // (turns * _THREADS))
+        return compare(features, queries)
+    turns = -(-len(features) // (_CHUNK * threads.COUNT))  # of all threads, each with as much as the others
+    size = -(-len(features) // (turns * threads.COUNT))
     pieces = (features[start : start + size] for start in range(0, len(features), size))
-    return np.concatenate(list(_side_by_side(lambda piece: _cosines(piece, queries), pieces)))
+    return np.concatenate(
+        list(chain.from_iterable(threads.side_by_side(lambda piece: compare(piece, queries), pieces)))
+    )
 
 
 def _cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
+    return 1 - _angular(features, queries)
+
+
+def _angular(features: Stored, queries: Stored) -> NDArray[np.float32]:
     if not len(features):
         return np.empty((0, len(queries)), np.float32)
     if len(queries) < _SEVERAL:  # which it compares one by one
-        return 1 - np.asarray(numkong.cdist(features, queries, "angular"), np.float32)
-    return 1 - np.asarray(numkong.angulars_packed(features, numkong.dots_pack(queries)), np.float32)
+        return np.asarray(numkong.cdist(features, queries, "angular"), np.float32)
+    return np.asarray(numkong.angulars_packed(features, numkong.dots_pack(queries)), np.float32)
+
+
+def _dots(features: Stored, queries: Stored) -> NDArray[np.float32]:
+    """Return the dot products (b, m), for which the lengths of rows are not computed anew."""
+    if not len(features):
+        return np.empty((0, len(queries)), np.float32)
+    if len(queries) < _SEVERAL:
+        return np.asarray(numkong.cdist(features, queries, "dot"), np.float32)
+    return np.asarray(numkong.dots_packed(features, numkong.dots_pack(queries)), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """At most _CHUNK rows, and which of them are met for the first time, by which queries."""
+    """At most _CHUNK rows of a block, and which of them are met for the first time, by which queries."""
 
     features: Stored  # (n, d)
     image_ids: NDArray[np.int64]  # (n,)
     asked: int  # queries, a bit for each
     fresh: _Bits  # (n,) likewise
-    wanted: NDArray[np.bool_]  # (n,) by any of them
+    count: int  # rows that any of them meets first
 
 
 def nearest(query: Stored, blocks: Iterable[Block], k: int) -> Hits:
@@ -177,18 +198,25 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: i
         for piece in _pieces(blocks, (1 << count) - 1, last):
             asking = _bits(piece.asked)
             for number in asking:
-                own = piece.wanted if len(asking) == 1 else piece.fresh & piece.fresh.dtype.type(1 << number)
-                scanned[number] += int(np.count_nonzero(own))
-                rows[number] += len(own)
+                own = piece.count if len(asking) == 1 else np.count_nonzero(piece.fresh & (1 << number))
+                scanned[number] += int(own)
+                rows[number] += len(piece.image_ids)
                 by_product[number] |= len(asking) >= _SEVERAL
             yield piece
 
-    for several in _side_by_side(lambda batch: list(_best(batch, queries, bars, k)), _batches(pieces())):
-        for number, image_ids, values in several:
-            known_ids, known = best[number]
-            best[number] = top(np.concatenate([known_ids, image_ids]), np.concatenate([known, values]), k)
-            if len(best[number][1]) == k:
-                bars[number] = best[number][1][-1]
+    def compare(batch: list[_Piece]) -> list[tuple[_Piece, NDArray[np.float32]]]:
+        return [(piece, _distances(piece, queries[_bits(piece.asked)])) for piece in batch]
+
+    for window in threads.side_by_side(compare, _batches(pieces())):
+        alike: dict[int, list[tuple[_Piece, NDArray[np.float32]]]] = {}  # by who asks
+        for piece, distances in chain.from_iterable(window):
+            alike.setdefault(piece.asked, []).append((piece, distances))
+        for compared in alike.values():
+            for number, image_ids, values in _good(compared, bars):
+                known_ids, known = best[number]
+                best[number] = top(np.concatenate([known_ids, image_ids]), np.concatenate([known, values]), k)
+                if len(best[number][1]) == k:
+                    bars[number] = best[number][1][-1]
     return [
         Hits(image_ids, np.clip(values, -1.0, 1.0), scanned[number], rows[number], by_product[number])
         for number, (image_ids, values) in enumerate(best)
@@ -203,141 +231,67 @@ def _bits(asked: int) -> list[int]:
 
 def _pieces(blocks: Iterable[Block], queries: int, last: int = 0) -> Iterator[_Piece]:
     """Yield the rows of blocks that any of ``queries`` ask for. Fresh is what each meets first, and is not dead."""
-    seen: _Bits = np.zeros(last + 1, np.min_scalar_type(queries))
+    unseen: _Bits = np.full(last + 1, queries, np.min_scalar_type(queries))  # by whom, for each image by its id
     for block in blocks:
         asked = block.asked & queries
         for start in range(0, len(block.rows) if asked else 0, _CHUNK):
             part = slice(start, start + _CHUNK)
             image_ids = block.rows.image_ids[part]
-            seen, fresh = _first_met(seen, image_ids, None if block.dead is None else block.dead[part], asked)
-            yield _Piece(block.rows.features[part], image_ids, asked, fresh, fresh != 0)
+            try:
+                before = unseen[image_ids]
+            except IndexError:
+                more = max(int(image_ids.max()) + 1 - len(unseen), len(unseen))
+                unseen = np.concatenate([unseen, np.full(more, queries, unseen.dtype)])
+                before = unseen[image_ids]
+            fresh = before if asked == queries else before & unseen.dtype.type(asked)
+            if block.dead is not None:
+                fresh = np.where(block.dead[part], unseen.dtype.type(0), fresh)
+            unseen[image_ids] = 0 if fresh is before else before & ~fresh
+            yield _Piece(block.rows.features[part], image_ids, asked, fresh, int(np.count_nonzero(fresh)))
 
 
 def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
     """Yield pieces in groups of which each is worth a thread's while, for a block may have but a few rows."""
     batch: list[_Piece] = []
-    rows, enough = 0, _CHUNK // 4  # at first fewer: the threads wait for it
+    rows = 0
     for piece in pieces:
-        if batch and rows + len(piece.wanted) > enough:
+        if batch and rows + len(piece.fresh) > _BATCH:
             yield batch
-            batch, rows, enough = [], 0, min(_CHUNK, 2 * enough)
+            batch, rows = [], 0
         batch.append(piece)
-        rows += len(piece.wanted)
+        rows += len(piece.fresh)
     if batch:
         yield batch
 
 
-def _best(
-    batch: Sequence[_Piece], queries: Stored, bars: NDArray[np.float32], k: int
-) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield the best k of the rows that each query meets first, but none below its bar: (query, ids, similarities)."""
-    alike: dict[int, list[_Piece]] = {}  # by who asks
-    for piece in batch:
-        alike.setdefault(piece.asked, []).append(piece)
-    for asked, pieces in alike.items():
-        asking = _bits(asked)
-        image_ids = np.concatenate([piece.image_ids[piece.wanted] for piece in pieces])
-        own = queries[asking]
-        found = np.concatenate([_compared(piece, asking, own) for piece in pieces], axis=1)
-        for number, row in zip(asking, found, strict=True):
-            good = row >= bars[number]
-            if good.any():
-                yield number, *top(image_ids[good], row[good], k)
+def _good(compared: Sequence[tuple[_Piece, NDArray[np.float32]]], bars: NDArray[np.float32]) -> Iterator[_Found]:
+    """Yield of pieces for which the same queries ask, and their distances, what reaches each one's bar.
+
+    That is (query, ids, similarities), in no order, and of an image only the row in which the query met it first.
+    """
+    pieces, distances = zip(*compared, strict=True)
+    asking = _bits(pieces[0].asked)
+    image_ids = np.concatenate([piece.image_ids for piece in pieces])
+    fresh = np.concatenate([piece.fresh for piece in pieces])
+    found = 1 - np.concatenate(distances)
+    for number, row in zip(asking, found.T, strict=True):
+        first = fresh if len(asking) == 1 else fresh & fresh.dtype.type(1 << number)
+        good = np.flatnonzero((row >= bars[number]) & (first != 0))
+        if len(good):
+            yield number, image_ids[good], row[good]
 
 
-def _compared(piece: _Piece, asking: list[int], queries: Stored) -> NDArray[np.float32]:
-    """Return the similarities (m, n) of n wanted rows with the m queries that ask; _NOT where one has met it before."""
-    compared = _compare(piece.features, piece.wanted, queries).T
-    if len(asking) > 1:
-        fresh = piece.fresh[piece.wanted]
-        if (fresh != piece.asked).any():
-            compared[(fresh >> np.array(asking, fresh.dtype)[:, None]) & 1 == 0] = _NOT
-    return compared
-
-
-def _side_by_side(function: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
-    """Yield function(item) for each item in order, computed by several threads; items are taken by this one only."""
-    items = iter(items)
-    first = list(islice(items, 2))
-    if len(first) < 2 or _THREADS == 1:
-        yield from map(function, chain(first, items))
-        return
-    waiting: deque[_Task[_Item, _Found]] = deque()
-
-    def next_found() -> _Found:
-        task = waiting.popleft()
-        if not task.take_up():
-            while not task.is_done() and any(other.take_up() for other in waiting):
-                pass  # there was something better to do than to wait
-        return task.result()
-
-    for item in chain(first, items):
-        waiting.append(_Task(function, item))
-        if len(waiting) > _AHEAD * _THREADS:
-            yield next_found()
-    while waiting:
-        yield next_found()
-
-
-class _Task(Generic[_Item, _Found]):
-    """A piece of work for whichever thread comes first: one of the pool, or the one that asks for its result."""
-
-    def __init__(self, function: Callable[[_Item], _Found], item: _Item) -> None:
-        self._function, self._item = function, item
-        self._future = _pool().submit(function, item)
-        self._found: list[_Found] = []
-
-    def take_up(self) -> bool:
-        """Do it in this thread, unless another has begun it; say whether it was done now."""
-        if self._found or not self._future.cancel():
-            return False
-        self._found.append(self._function(self._item))
-        return True
-
-    def is_done(self) -> bool:
-        return bool(self._found) or self._future.done()
-
-    def result(self) -> _Found:
-        return self._found[0] if self._found else self._future.result()
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS - 1, "catdb-search")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not carried across a fork
-
-
-def _first_met(seen: _Bits, ids: NDArray[np.int64], dead: NDArray[np.bool_] | None, asked: int) -> tuple[_Bits, _Bits]:
-    """Return who has seen which image, by id, after some rows (n,) that ``asked`` look at; and who sees which first."""
-    try:
-        before = seen[ids]
-    except IndexError:
-        more = int(ids.max()) + 1 - len(seen)
-        seen = np.concatenate([seen, np.zeros(max(more, len(seen)), seen.dtype)])
-        before = seen[ids]
-    fresh = ~before & seen.dtype.type(asked)
-    if dead is not None:
-        fresh[dead] = 0
-    seen[ids] = before | fresh
-    return seen, fresh
-
-
-def _compare(features: Stored, wanted: NDArray[np.bool_], queries: Stored) -> NDArray[np.float32]:
-    """Return the similarities (n, m) of the n wanted rows only, in their order; at most _CHUNK rows (b, d)."""
-    count = int(np.count_nonzero(wanted))
-    if count >= (_FEW if len(queries) < _SEVERAL else _FEW_OF_SEVERAL) * len(wanted):
-        found = _cosines(features, queries)
-        return found if count == len(wanted) else np.compress(wanted, found, axis=0)
-    chosen = np.flatnonzero(wanted)
-    copied = np.empty((min(count, _COPIED), features.shape[1]), features.dtype)
-    found = np.empty((count, len(queries)), np.float32)
-    for start in range(0, count, _COPIED):
+def _distances(piece: _Piece, queries: Stored) -> NDArray[np.float32]:
+    """Return what is left to 1 of the cosines (n, m) of a piece's rows with queries; anything for what nobody wants."""
+    if piece.count >= (_FEW if len(queries) < _SEVERAL else _FEW_OF_SEVERAL) * len(piece.fresh):
+        return _angular(piece.features, queries)
+    chosen = np.flatnonzero(piece.fresh)
+    copied = np.empty((min(len(chosen), _COPIED), piece.features.shape[1]), piece.features.dtype)
+    found = np.zeros((len(piece.fresh), len(queries)), np.float32)
+    for start in range(0, len(chosen), _COPIED):
         part = chosen[start : start + _COPIED]
-        np.take(features, part, axis=0, out=copied[: len(part)], mode="clip")  # "raise" would copy once more
-        found[start : start + _COPIED] = _cosines(copied[: len(part)], queries)
+        np.take(piece.features, part, axis=0, out=copied[: len(part)], mode="clip")  # "raise" would copy once more
+        found[part] = _angular(copied[: len(part)], queries)
     return found
 
 
@@ -352,8 +306,8 @@ def neighbours(
     wanted = np.ascontiguousarray(queries.astype(np.float32).T)
     ids, best = np.full((len(own), k), -1, np.int64), np.full((len(own), k), -2.0, np.float32)
     for batch in _batches(_pieces(blocks, 1)):
-        names = np.concatenate([piece.image_ids[piece.wanted] for piece in batch])
-        rows = unit(np.concatenate([piece.features[piece.wanted] for piece in batch]))
+        names = np.concatenate([piece.image_ids[piece.fresh != 0] for piece in batch])
+        rows = unit(np.concatenate([piece.features[piece.fresh != 0] for piece in batch]))
         found = (rows @ wanted).T
         found[own[:, None] == names] = -2.0
         if len(names) > k:

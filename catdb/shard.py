@@ -202,19 +202,22 @@ def load(file: File, category: str, dimension: int, store: str = "float16") -> R
     return Rows(features, image_ids, categories)
 
 
-def foresee(rows: Rows) -> None:
-    """Have the system read rows of a map into memory, all at once, and not page by page as they are used.
+def foresee(rows: Rows, pieces: Iterable[slice]) -> None:
+    """Have the system read pieces of the rows of a map into memory, all at once, and not page by page as they are used.
 
     It is not asked where pages here and there are in memory: to look for each of them takes as long as to scan them.
     """
-    if len(rows) and hasattr(mmap, "MADV_WILLNEED"):
-        start = rows.features.__array_interface__["data"][0]
-        page, end = start - start % mmap.PAGESIZE, start + rows.features.nbytes
-        there = ctypes.c_ubyte(1)
-        for place in range(page, end, _APART):
+    if not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    features, there = rows.features, ctypes.c_ubyte(1)
+    begin, stride = features.__array_interface__["data"][0], features.strides[0]
+    for piece in pieces:
+        first, last, _ = piece.indices(len(features))
+        page, end = (begin + first * stride) // mmap.PAGESIZE * mmap.PAGESIZE, begin + last * stride
+        for place in range(page, end if first < last else page, _APART):
             if _quick.mincore(place, mmap.PAGESIZE, ctypes.byref(there)) == 0 and not there.value & 1:
                 _libc.madvise(page, end - page, mmap.MADV_WILLNEED)
-                return
+                break
 
 
 def foresee_parts(path: str, parts: Iterable[tuple[int, int]]) -> None:

@@ -27,6 +27,7 @@ _KEPT = 4096  # waiting rows that a connection remembers: 12 MB at d = 1536
 _WINDOW = 8  # shards that are asked for before they are scanned
 _BY_ALL: Mapping[int, int] = {}
 _Part = tuple[int, int | None, int]  # rows of a shard from, to (None: the end), and who asks for them, a bit for each
+_Slice = tuple[slice, int]  # likewise, but of ranges that lie side by side and that the same queries ask for one
 _INSTEAD = "damaged: read from the catalog; run catdb check --repair"
 
 
@@ -109,19 +110,21 @@ class Snapshot:
 
     def _foreseen(self, wanted: Mapping[int, Sequence[_Part]]) -> Iterator[Block]:
         """Yield what is wanted of each category; the disk is told of some categories before the first is used."""
-        waiting: deque[tuple[int, Sequence[_Part], Rows | None]] = deque()
+        waiting: deque[tuple[int, Sequence[_Part], Sequence[_Slice], Rows | None]] = deque()
         for category, parts in wanted.items():
-            pointer = self.catalog.pointer(category)
-            known = self.store.foresee(pointer, [piece for piece, _ in _slices(parts)]) if pointer else None
-            waiting.append((category, parts, known))
+            slices, pointer = _slices(parts), self.catalog.pointer(category)
+            known = self.store.foresee(pointer, [piece for piece, _ in slices]) if pointer else None
+            waiting.append((category, parts, slices, known))
             if len(waiting) == _WINDOW:
                 yield from self._parts(*waiting.popleft())
         while waiting:
             yield from self._parts(*waiting.popleft())
 
-    def _parts(self, category: int, parts: Sequence[_Part], known: Rows | None) -> Iterator[Block]:
-        """Yield a category's rows: of its shard these ranges, and all that wait beside it for whoever asks for any."""
-        waiting, slices = self._waiting(category), list(_slices(parts))
+    def _parts(
+        self, category: int, parts: Sequence[_Part], slices: Sequence[_Slice], known: Rows | None
+    ) -> Iterator[Block]:
+        """Yield a category's rows: those parts of its shard, and all that wait beside it for whoever asks for any."""
+        waiting = self._waiting(category)
         block = self.store.shard_block(self.catalog, category, [piece for piece, _ in slices], known=known)
         if block is not None:
             for piece, asked in slices:
@@ -183,19 +186,20 @@ class Snapshot:
         )
 
 
-def _slices(parts: Sequence[_Part]) -> Iterator[tuple[slice, int]]:
-    """Yield the slices that cover ranges of rows which do not overlap, in rising order, with who asks for each."""
+def _slices(parts: Sequence[_Part]) -> list[_Slice]:
+    """Return the slices that cover ranges of rows which do not overlap, in rising order, with who asks for each."""
+    found: list[_Slice] = []
     begin, end, asking = 0, 0, 0
     for start, stop, asked in sorted(parts):
         if stop is None:
-            yield slice(None), asked
-            return
+            return [(slice(None), asked)]
         if start == stop:
             continue
         if start > end or asked != asking:
             if end > begin:
-                yield slice(begin, end), asking
+                found.append((slice(begin, end), asking))
             begin, asking = start, asked
         end = stop
     if end > begin:
-        yield slice(begin, end), asking
+        found.append((slice(begin, end), asking))
+    return found

@@ -60,6 +60,7 @@ FORBIDDEN = {
     "catalog": INWARD | {"backbones", "shard", "search"},
     "shard": INWARD | {"images", "backbones", "catalog", "search"},
     "search": INWARD | {"images", "backbones", "catalog"},
+    "threads": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
     "projection": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "lock": INWARD | {"images", "backbones", "catalog", "shard", "search"},
     "checksum": INWARD | {"images", "backbones", "catalog", "shard", "search", "errors"},
