@@ -102,9 +102,9 @@ class Regions:
     @cached_property
     def _rounded(self) -> tuple[Stored, NDArray[np.float32]]:
         """The means as int8 (m, d), and their lengths (m, 1)."""
-        rounded = _COARSE.rows_of_short(self.means)
-        lengths = [np.linalg.norm(row.astype(np.float32)) or 1.0 for row in rounded]
-        return rounded, np.array(lengths, np.float32)[:, None]
+        pieces = (self.means[start : start + _BATCH] for start in range(0, max(1, len(self)), _BATCH))
+        rounded, lengths = zip(*chain.from_iterable(threads.side_by_side(_rounded, pieces)), strict=True)
+        return np.concatenate(rounded), np.concatenate(lengths)
 
     def nearest_to_each(self, queries: NDArray[np.float16]) -> list[Callable[[int], NDArray[np.int64]]]:
         """Return that for each of several queries (m, d).
@@ -115,6 +115,12 @@ class Regions:
         rounded, lengths = self._rounded
         closeness = np.ascontiguousarray((_shared(rounded, _COARSE.rows_of_short(queries), _dots) / lengths).T)
         return [partial(_first, every, row) for row in closeness]
+
+
+def _rounded(means: NDArray[np.float16]) -> tuple[Stored, NDArray[np.float32]]:
+    rounded = _COARSE.rows_of_short(means)
+    lengths = np.linalg.norm(rounded.astype(np.float32), axis=1, keepdims=True)
+    return rounded, np.where(lengths > 0, lengths, np.float32(1))
 
 
 def _first(places: NDArray[np.int64], closeness: NDArray[np.float32], count: int) -> NDArray[np.int64]:
