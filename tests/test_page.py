@@ -215,6 +215,7 @@ def test_the_keyboard_alone_will_do(url: str, look: Look) -> None:
     page.wait_for_function(f"() => document.querySelector('dialog h2').textContent.startsWith({names(page)[2]!r})")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="hidden")
+    wanted = names(page)[2]  # one goes on from what was seen last
     assert page.evaluate(focused) == wanted
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
@@ -377,6 +378,44 @@ def test_the_large_view_is_a_step_of_the_history(url: str, look: Look) -> None:
     is_shown(4)
     page.get_by_role("button", name="Close").click()
     is_closed()
+
+
+def test_next_goes_on_beyond_what_has_been_loaded(url: str, look: Look) -> None:
+    """Twelve images in pages of five."""
+    page = look(f"{url}/?view=failures", allow="status of 503", viewport={"width": 380, "height": 500})
+    held: list[Route] = []
+
+    def by_five(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=60", "limit=5"))
+
+    page.route("**/api/images?limit=60", by_five)
+    page.route("**/api/images?after=*", lambda route: held.append(route))
+    page.goto(url)
+    with page.expect_request("**/api/images?after=*"):  # the end is in sight: the next page is asked for
+        page.wait_for_selector(".card img")
+    heading = page.locator("dialog[open] h2")
+    onward = page.get_by_role("button", name="Next")
+    page.locator(".card .more").nth(4).click()
+    page.wait_for_selector("dialog[open] h2")
+    onward.click()  # waits for the page that is on its way
+    page.wait_for_selector("dialog [role=status] >> text=loading")
+    held[0].fulfill(status=503, json={"error": "the disk is asleep"})
+    page.wait_for_selector("dialog .error >> text=the disk is asleep")
+    page.unroute("**/api/images?after=*")
+    page.route("**/api/images?after=*", by_five)
+    for place in range(5, 12):
+        page.keyboard.press("Enter" if place == 5 else "ArrowRight")
+        page.wait_for_function(f"() => document.querySelectorAll('.card').length > {place}")
+        card = page.locator(".card").nth(place)
+        heading.filter(has_text=card.locator(".name").inner_text()).wait_for()
+        page.wait_for_url(f"{url}/?show={card.get_attribute('data-id')}")
+    assert len(names(page)) == len(set(names(page))) == 12
+    assert (len(held), page.locator(".error").count()) == (1, 0)
+    assert onward.is_disabled()
+    page.keyboard.press("Escape")
+    page.wait_for_url(f"{url}/")
+    focused = "document.activeElement.closest('.card')?.querySelector('.name').textContent"
+    assert page.evaluate(focused) == names(page)[-1]
 
 
 def test_the_large_view_has_an_address_that_can_be_given_away(url: str, look: Look) -> None:

@@ -2,7 +2,7 @@
 
 import { Refused, get } from "./api.js";
 import { receive } from "./giving.js";
-import { beside, close, enlarge } from "./large.js";
+import { close, dismiss, enlarge } from "./large.js";
 import { address, h, trouble } from "./parts.js";
 import { answer, categories, category, copies, enginesState, failures, home } from "./views.js";
 import { count, number } from "./words.js";
@@ -98,8 +98,8 @@ const change = (values) => go({ ...state(), ...values }, { scroll: scrollY });
 /** Show the image large that the address names, if it names one. */
 function large() {
   const { show } = state();
-  if (show) enlarge(show, { step, leave });
-  else close();
+  if (show) enlarge(show, { open, leave });
+  else dismiss();
 }
 
 /** Show an image large, as a step of its own, or in the place of the one that is shown large. */
@@ -111,13 +111,8 @@ function open(id) {
   large();
 }
 
-function step(places) {
-  const id = beside(state().show, places);
-  if (id) open(id);
-}
-
 function leave() {
-  close();
+  dismiss();
   if (history.state?.above) history.back();
   else history.replaceState(history.state, "", beneath(state())); // one came here by this address
 }

@@ -1,8 +1,9 @@
 // The views: each fills the main part of the page for one address, and may be left before it is done: `signal` says so.
 
-import { Refused, duplicates, get, upload } from "./api.js";
+import { duplicates, get, upload } from "./api.js";
 import { uploads } from "./giving.js";
-import { address, card, chips, grid, h, match, picture, trouble, waiting } from "./parts.js";
+import { paged } from "./paging.js";
+import { address, card, chips, grid, h, match, picture, waiting } from "./parts.js";
 import { base, count, number, percent, searched, show, size } from "./words.js";
 
 const MODES = [
@@ -13,38 +14,6 @@ const MODES = [
 const COUNTS = [10, 20, 50, 100, 200];
 
 // --- looking through ---------------------------------------------------------------------------------------------------
-
-/**
- * Show what comes a page at a time, and return a button for more. `load(limit)` appends so many to `list`, and says
- * whether others are left; as many as were `shown` when one was here before are shown at once.
- */
-async function paged(list, load, { page, shown, most = Infinity }) {
-  const more = h("button", { type: "button" }, "Show more");
-  const end = h("p", { class: "middle" }, more);
-  let loading = false;
-  list.dataset.shown = 0;
-  const next = async (limit) => {
-    loading = true;
-    try {
-      end.hidden = !(await load(limit));
-      list.dataset.shown = Number(list.dataset.shown) + limit;
-    } finally {
-      loading = false;
-    }
-  };
-  more.onclick = async () => {
-    if (loading || end.hidden) return;
-    try {
-      await next(page);
-      end.querySelector(".error")?.remove();
-    } catch (error) {
-      if (error instanceof Refused && !end.querySelector(".error")) end.prepend(trouble(error));
-    }
-  };
-  do await next(Math.min(most, Math.max(page, shown - list.dataset.shown)));
-  while (!end.hidden && list.dataset.shown < shown);
-  return end;
-}
 
 /** A page of images after another, as far as one goes on; the next one comes by itself into sight. */
 async function images(values, each, { signal, shown }) {
