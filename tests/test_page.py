@@ -168,6 +168,10 @@ def test_a_category_restricts_and_is_browsed(url: str, look: Look) -> None:
     assert name in page.locator(".names li:visible").all_inner_texts()[0]
     page.get_by_role("searchbox").fill("no such thing")
     assert page.get_by_text("No category of that name").is_visible()
+    own = {one["id"] for one in httpx.get(f"{url}/api/images/1").json()["categories"]}
+    other = next(one for one in httpx.get(f"{url}/api/categories").json()["categories"] if one["id"] not in own)
+    page.goto(f"{url}/?image=1&category={other['id']}")
+    page.get_by_role("button", name=f"Only {other['name']} ✕").wait_for()
 
 
 def test_dark_is_the_systems_choice_or_ones_own(url: str, look: Look) -> None:
@@ -226,7 +230,9 @@ def test_the_keyboard_alone_will_do(url: str, look: Look) -> None:
 def test_names_are_text_whatever_they_hold(photos: Path, tmp_path: Path, look: Look) -> None:
     shutil.copy(next(photos.rglob("*.png")), photos / HOSTILE)
     shutil.copy(next(photos.rglob("*.png")), os.fsencode(photos) + b"/\xff\xfe\n.png")
-    (photos / "<b>broken.jpg").write_bytes(b"no image")
+    hebrew = photos / "א" / "ב"
+    hebrew.mkdir(parents=True)
+    (hebrew / "<b>broken.jpg").write_bytes(b"no image")
     with serving(photos, tmp_path / "db") as address:
         page = look(address, ending=True)
         page.wait_for_selector(".card img")
@@ -238,8 +244,13 @@ def test_names_are_text_whatever_they_hold(photos: Path, tmp_path: Path, look: L
         assert HOSTILE in names(page)
         page.goto(f"{address}/?view=failures")
         page.wait_for_selector(".failures li")
-        assert page.locator(".failures p").first.inner_text().endswith("/<b>broken.jpg")
+        assert page.locator(".failures p").first.inner_text() == str(hebrew / "<b>broken.jpg")
+        lefts = [page.get_by_text(name, exact=True).bounding_box()["x"] for name in "אב"]  # type: ignore[index]
+        assert lefts == sorted(lefts)  # the outer folder comes first, whichever way its name is written
         assert page.title() == "1 file could not be read · catdb"
+        page.set_viewport_size({"width": 380, "height": 720})
+        assert page.evaluate("(nav => nav.scrollWidth <= nav.clientWidth)(document.querySelector('nav'))")
+        page.set_viewport_size({"width": 1280, "height": 720})
         page.goto(f"{address}/?view=duplicates")
         page.wait_for_selector(".group")
         assert page.locator(".group .card").count() == 3
@@ -252,13 +263,16 @@ def test_what_is_no_image_or_too_large_is_said(url: str, tmp_path: Path, look: L
     (tmp_path / "text.jpg").write_text("not an image at all", encoding="ascii")
     page.set_input_files("#file", tmp_path / "text.jpg")
     page.wait_for_selector(".error")
-    assert "not an image" in page.inner_text(".error")
+    assert page.inner_text(".error").startswith("not an image, or of no format that catdb reads. JPEG, ")
+    assert page.get_by_role("button", name="Choose another image").is_visible()
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(21 << 20)
     page.set_input_files("#file", tmp_path / "large.jpg")
     page.wait_for_selector(".error >> text=at most 20 MB")
     page.goto(f"{url}/?image=999")
     page.wait_for_selector(".error >> text=999")
+    assert page.get_by_role("link", name="Look through the images").is_visible()
+    assert page.get_by_role("button", name="Try again").count() == 0  # there will be no such image then, either
 
 
 def test_the_count_grows_while_images_come_in(photos: Path, tmp_path: Path, look: Look) -> None:

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { grow, grows } from "./paging.js";
-import { address, chips, h, picture, trouble } from "./parts.js";
+import { address, chips, h, path, picture, trouble } from "./parts.js";
 import { base, show } from "./words.js";
 
 const dialog = document.getElementById("detail");
@@ -84,16 +84,16 @@ async function go(places, open) {
 const say = (said) => content.querySelector("[role=status]")?.replaceChildren(said);
 
 function about(known, how) {
-  const path = h("p", { class: "path" }, show(known.path));
+  const place = path(known.path);
   return [
     picture(known, { side: 1600, class: "large", alt: `${show(base(known.path))}, large` }),
     h(
       "div",
       {},
-      h("h2", {}, show(base(known.path)), " ", h("small", {}, `${known.width} × ${known.height}`)),
-      path,
+      h("h2", {}, h("span", { class: "name" }, show(base(known.path))), h("small", {}, `${known.width} × ${known.height}`)),
+      place,
       chips(known.categories),
-      bar(how, h("a", { class: "button primary", href: address({ image: known.id }) }, "Search with this"), button("Copy path", async () => say(await copy(known.path, path)))),
+      bar(how, h("a", { class: "button primary", href: address({ image: known.id }) }, "Search with this"), button("Copy path", async () => say(await copy(known.path, place)))),
     ),
   ];
 }
@@ -113,9 +113,9 @@ const bar = ({ step, leave }, first = null, last = null) =>
   );
 
 /** Copy a path, and return what to say of it. `place` is where it is shown. */
-async function copy(path, place) {
+async function copy(words, place) {
   try {
-    await navigator.clipboard.writeText(path);
+    await navigator.clipboard.writeText(words);
     return "copied";
   } catch {
     // Over plain HTTP a browser has no clipboard to write to, but it copies what is selected.

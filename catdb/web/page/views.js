@@ -3,7 +3,7 @@
 import { duplicates, get, upload } from "./api.js";
 import { uploads } from "./giving.js";
 import { paged } from "./paging.js";
-import { address, card, chips, grid, h, match, picture, waiting } from "./parts.js";
+import { address, card, chips, grid, h, match, path, picture, waiting } from "./parts.js";
 import { base, count, number, percent, searched, show, size } from "./words.js";
 
 const MODES = [
@@ -52,7 +52,7 @@ export async function home(main, state, { signal, shown, status }) {
   const list = h("section", { "aria-label": "All images" }, waiting());
   main.replaceChildren(asking(known.engine), list);
   const found = await images({}, () => [], { signal, shown });
-  list.replaceChildren(h("h2", {}, "All images ", h("small", {}, number(known.images))), ...found);
+  list.replaceChildren(h("h1", {}, "All images ", h("small", {}, number(known.images))), ...found);
   return count(known.images, "image");
 }
 
@@ -80,14 +80,14 @@ export async function category(main, state, { signal, shown }) {
   const known = all.find((one) => one.id === state.category) ?? { id: state.category, name: state.category, images: 0 };
   main.replaceChildren(
     h("p", {}, h("a", { href: "/?view=categories" }, "All categories")),
-    h("h1", {}, known.name, " ", h("small", { class: "faint" }, count(known.images, "image"))),
+    h("h1", {}, known.name, " ", h("small", {}, count(known.images, "image"))),
   );
   const each = (image) => h("p", {}, percent(image.probability));
   main.append(...(await images({ category: state.category }, each, { signal, shown })));
   return `${known.name}: ${count(known.images, "image")}`;
 }
 
-export async function categories(main, state, { signal }) {
+export async function categories(main, state, { signal, say }) {
   const all = (await get("categories", {}, signal)).categories;
   const most = Math.max(1, ...all.map((one) => one.images));
   const entries = all.map((one) => {
@@ -100,21 +100,24 @@ export async function categories(main, state, { signal }) {
     );
     return { words: `${one.name} ${one.id}`.toLowerCase(), entry: h("li", {}, link) };
   });
+  const list = h("ul", { class: "names" }, entries.map(({ entry }) => entry));
   const none = h("p", { class: "empty", hidden: true }, "No category of that name holds an image.");
   const filter = (event) => {
     const wanted = event.target.value.trim().toLowerCase();
-    for (const { words, entry } of entries) entry.hidden = !words.includes(wanted);
-    none.hidden = entries.some(({ entry }) => !entry.hidden);
+    const found = entries.filter(({ words }) => words.includes(wanted));
+    list.replaceChildren(...found.map(({ entry }) => entry)); // to hide thousands one by one takes seconds
+    none.hidden = found.length > 0;
+    say(count(found.length, "category"));
   };
   main.replaceChildren(
     h(
       "div",
       { class: "bar" },
-      h("h1", {}, "Categories ", h("small", { class: "faint" }, number(all.length))),
-      h("input", { type: "search", "aria-label": "Filter by name", placeholder: "Filter by name", oninput: filter }),
+      h("h1", {}, "Categories ", h("small", {}, number(all.length))),
+      all.length ? h("input", { type: "search", "aria-label": "Filter by name", placeholder: "Filter by name", oninput: filter }) : null,
     ),
     h("p", { class: "faint" }, "Every image stands in the four categories that the network finds likeliest."),
-    h("ul", { class: "names" }, entries.map(({ entry }) => entry)),
+    list,
     all.length ? none : h("p", { class: "empty" }, "No images yet."),
   );
   return count(all.length, "category");
@@ -131,7 +134,7 @@ export async function failures(main, state, { signal, shown }) {
   };
   const end = await paged(list, load, { page: 100, shown, most: 500 });
   main.replaceChildren(
-    h("h1", {}, "Failures ", h("small", { class: "faint" }, number(total))),
+    h("h1", {}, "Failures ", h("small", {}, number(total))),
     h("p", { class: "faint" }, total ? "Files that were found and could not be read. Each costs itself and nothing else." : ""),
     total ? list : h("p", { class: "empty" }, "Every file that was found could be read."),
     end,
@@ -139,7 +142,7 @@ export async function failures(main, state, { signal, shown }) {
   return total ? `${count(total, "file")} could not be read` : "no failures";
 }
 
-const failure = ({ path, reason }) => h("li", {}, h("p", {}, show(path)), h("p", {}, show(reason)));
+const failure = (failed) => h("li", {}, path(failed.path), h("p", {}, show(failed.reason)));
 
 const TIERS = { bytes: "The same bytes", pixels: "The same pixels", near: "Nearly the same" };
 
@@ -260,11 +263,10 @@ function replaceHeld(place, ...children) {
 }
 
 function shown(given, known) {
-  if (known) {
-    return h("figure", {}, picture(known, { side: 640 }), h("figcaption", {}, h("p", { class: "name" }, show(base(known.path))), h("p", { class: "path" }, show(known.path))));
-  }
+  const name = show(given ? given.name : base(known.path));
   const broken = (event) => event.target.replaceWith(h("span", { class: "missing" }, "no preview"));
-  return h("figure", {}, h("img", { src: given.url, alt: `Query: ${show(given.name)}`, onerror: broken }), h("figcaption", {}, show(given.name)));
+  const image = given ? h("img", { src: given.url, alt: `Query: ${name}`, onerror: broken }) : picture(known, { side: 640 });
+  return h("figure", {}, image, h("figcaption", {}, h("h1", {}, name), known && path(known.path)));
 }
 
 function modes(mode, only, change) {
@@ -286,6 +288,7 @@ function amount(k, change) {
 }
 
 function unrestricted(state, found, change) {
-  const name = found.categories.find((one) => one.id === state.category)?.name ?? state.category;
+  const all = [found, ...found.matches].flatMap(({ categories }) => categories);
+  const name = all.find((one) => one.id === state.category)?.name ?? state.category;
   return h("button", { type: "button", "data-control": `only ${state.category}`, onclick: () => change({ category: null }) }, `Only ${name} ✕`);
 }
