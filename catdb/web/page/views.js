@@ -57,12 +57,13 @@ export async function home(main, state, { signal, shown, status }) {
 }
 
 function asking(engine) {
+  const [give, click] = matchMedia("(hover: none)").matches ? ["Choose", "tap"] : ["Drop", "click"];
   return h(
     "section",
     { class: "ask", "aria-label": "Search" },
-    h("p", { class: "lead" }, "Drop a photograph to see what resembles it"),
+    h("p", { class: "lead" }, `${give} a photograph to see what resembles it`),
     h("button", { type: "button", class: "primary choose" }, "Choose an image"),
-    h("span", {}, "or paste one, or click any image below"),
+    h("span", {}, `or paste one, or ${click} any image below`),
     h("p", { id: "engine" }, enginesState(engine)),
   );
 }
@@ -81,6 +82,7 @@ export async function category(main, state, { signal, shown }) {
   main.replaceChildren(
     h("p", {}, h("a", { href: "/?view=categories" }, "All categories")),
     h("h1", {}, known.name, " ", h("small", {}, count(known.images, "image"))),
+    h("p", { class: "faint" }, "With how probable the network finds this category, the likeliest first."),
   );
   const each = (image) => h("p", {}, percent(image.probability));
   main.append(...(await images({ category: state.category }, each, { signal, shown })));
@@ -135,7 +137,7 @@ export async function failures(main, state, { signal, shown }) {
   const end = await paged(list, load, { page: 100, shown, most: 500 });
   main.replaceChildren(
     h("h1", {}, "Failures ", h("small", {}, number(total))),
-    h("p", { class: "faint" }, total ? "Files that were found and could not be read. Each costs itself and nothing else." : ""),
+    h("p", { class: "faint" }, total ? "Files that were found and could not be read. All others are in the database." : ""),
     total ? list : h("p", { class: "empty" }, "Every file that was found could be read."),
     end,
   );
@@ -266,7 +268,7 @@ function shown(given, known) {
   const name = show(given ? given.name : base(known.path));
   const broken = (event) => event.target.replaceWith(h("span", { class: "missing" }, "no preview"));
   const image = given ? h("img", { src: given.url, alt: `Query: ${name}`, onerror: broken }) : picture(known, { side: 640 });
-  return h("figure", {}, image, h("figcaption", {}, h("h1", {}, name), known && path(known.path)));
+  return h("figure", {}, image, h("figcaption", {}, h("h1", { title: name }, name), known && path(known.path)));
 }
 
 function modes(mode, only, change) {
