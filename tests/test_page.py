@@ -168,6 +168,10 @@ def test_a_category_restricts_and_is_browsed(url: str, look: Look) -> None:
     assert name in page.locator(".names li:visible").all_inner_texts()[0]
     page.get_by_role("searchbox").fill("no such thing")
     assert page.get_by_text("No category of that name").is_visible()
+    own = {one["id"] for one in httpx.get(f"{url}/api/images/1").json()["categories"]}
+    other = next(one for one in httpx.get(f"{url}/api/categories").json()["categories"] if one["id"] not in own)
+    page.goto(f"{url}/?image=1&category={other['id']}")
+    page.get_by_role("button", name=f"Only {other['name']} ✕").wait_for()
 
 
 def test_dark_is_the_systems_choice_or_ones_own(url: str, look: Look) -> None:
@@ -215,6 +219,7 @@ def test_the_keyboard_alone_will_do(url: str, look: Look) -> None:
     page.wait_for_function(f"() => document.querySelector('dialog h2').textContent.startsWith({names(page)[2]!r})")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="hidden")
+    wanted = names(page)[2]  # one goes on from what was seen last
     assert page.evaluate(focused) == wanted
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
@@ -225,7 +230,9 @@ def test_the_keyboard_alone_will_do(url: str, look: Look) -> None:
 def test_names_are_text_whatever_they_hold(photos: Path, tmp_path: Path, look: Look) -> None:
     shutil.copy(next(photos.rglob("*.png")), photos / HOSTILE)
     shutil.copy(next(photos.rglob("*.png")), os.fsencode(photos) + b"/\xff\xfe\n.png")
-    (photos / "<b>broken.jpg").write_bytes(b"no image")
+    hebrew = photos / "א" / "ב"
+    hebrew.mkdir(parents=True)
+    (hebrew / "<b>broken.jpg").write_bytes(b"no image")
     with serving(photos, tmp_path / "db") as address:
         page = look(address, ending=True)
         page.wait_for_selector(".card img")
@@ -237,8 +244,13 @@ def test_names_are_text_whatever_they_hold(photos: Path, tmp_path: Path, look: L
         assert HOSTILE in names(page)
         page.goto(f"{address}/?view=failures")
         page.wait_for_selector(".failures li")
-        assert page.locator(".failures p").first.inner_text().endswith("/<b>broken.jpg")
+        assert page.locator(".failures p").first.inner_text() == str(hebrew / "<b>broken.jpg")
+        lefts = [page.get_by_text(name, exact=True).bounding_box()["x"] for name in "אב"]  # type: ignore[index]
+        assert lefts == sorted(lefts)  # the outer folder comes first, whichever way its name is written
         assert page.title() == "1 file could not be read · catdb"
+        page.set_viewport_size({"width": 380, "height": 720})
+        assert page.evaluate("(nav => nav.scrollWidth <= nav.clientWidth)(document.querySelector('nav'))")
+        page.set_viewport_size({"width": 1280, "height": 720})
         page.goto(f"{address}/?view=duplicates")
         page.wait_for_selector(".group")
         assert page.locator(".group .card").count() == 3
@@ -251,13 +263,16 @@ def test_what_is_no_image_or_too_large_is_said(url: str, tmp_path: Path, look: L
     (tmp_path / "text.jpg").write_text("not an image at all", encoding="ascii")
     page.set_input_files("#file", tmp_path / "text.jpg")
     page.wait_for_selector(".error")
-    assert "not an image" in page.inner_text(".error")
+    assert page.inner_text(".error").startswith("not an image, or of no format that catdb reads. JPEG, ")
+    assert page.get_by_role("button", name="Choose another image").is_visible()
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(21 << 20)
     page.set_input_files("#file", tmp_path / "large.jpg")
     page.wait_for_selector(".error >> text=at most 20 MB")
     page.goto(f"{url}/?image=999")
     page.wait_for_selector(".error >> text=999")
+    assert page.get_by_role("link", name="Look through the images").is_visible()
+    assert page.get_by_role("button", name="Try again").count() == 0  # there will be no such image then, either
 
 
 def test_the_count_grows_while_images_come_in(photos: Path, tmp_path: Path, look: Look) -> None:
@@ -377,6 +392,44 @@ def test_the_large_view_is_a_step_of_the_history(url: str, look: Look) -> None:
     is_shown(4)
     page.get_by_role("button", name="Close").click()
     is_closed()
+
+
+def test_next_goes_on_beyond_what_has_been_loaded(url: str, look: Look) -> None:
+    """Twelve images in pages of five."""
+    page = look(f"{url}/?view=failures", allow="status of 503", viewport={"width": 380, "height": 500})
+    held: list[Route] = []
+
+    def by_five(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=60", "limit=5"))
+
+    page.route("**/api/images?limit=60", by_five)
+    page.route("**/api/images?after=*", lambda route: held.append(route))
+    page.goto(url)
+    with page.expect_request("**/api/images?after=*"):  # the end is in sight: the next page is asked for
+        page.wait_for_selector(".card img")
+    heading = page.locator("dialog[open] h2")
+    onward = page.get_by_role("button", name="Next")
+    page.locator(".card .more").nth(4).click()
+    page.wait_for_selector("dialog[open] h2")
+    onward.click()  # waits for the page that is on its way
+    page.wait_for_selector("dialog [role=status] >> text=loading")
+    held[0].fulfill(status=503, json={"error": "the disk is asleep"})
+    page.wait_for_selector("dialog .error >> text=the disk is asleep")
+    page.unroute("**/api/images?after=*")
+    page.route("**/api/images?after=*", by_five)
+    for place in range(5, 12):
+        page.keyboard.press("Enter" if place == 5 else "ArrowRight")
+        page.wait_for_function(f"() => document.querySelectorAll('.card').length > {place}")
+        card = page.locator(".card").nth(place)
+        heading.filter(has_text=card.locator(".name").inner_text()).wait_for()
+        page.wait_for_url(f"{url}/?show={card.get_attribute('data-id')}")
+    assert len(names(page)) == len(set(names(page))) == 12
+    assert (len(held), page.locator(".error").count()) == (1, 0)
+    assert onward.is_disabled()
+    page.keyboard.press("Escape")
+    page.wait_for_url(f"{url}/")
+    focused = "document.activeElement.closest('.card')?.querySelector('.name').textContent"
+    assert page.evaluate(focused) == names(page)[-1]
 
 
 def test_the_large_view_has_an_address_that_can_be_given_away(url: str, look: Look) -> None:

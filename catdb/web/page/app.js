@@ -2,10 +2,10 @@
 
 import { Refused, get } from "./api.js";
 import { receive } from "./giving.js";
-import { beside, close, enlarge } from "./large.js";
+import { close, dismiss, enlarge } from "./large.js";
 import { address, h, trouble } from "./parts.js";
 import { answer, categories, category, copies, enginesState, failures, home } from "./views.js";
-import { count, number } from "./words.js";
+import { brief, count } from "./words.js";
 
 const POLL = 2000; // milliseconds
 const STILL = 150; // milliseconds without scrolling, after which it is kept how far down one is
@@ -66,13 +66,19 @@ async function draw({ focus = false } = {}) {
   } catch (error) {
     if (signal.aborted) return;
     if (!(error instanceof Refused)) console.error(error);
-    const again = h("button", { type: "button", onclick: () => draw({ focus: true }) }, "Try again");
-    main.replaceChildren(trouble(error), h("p", { class: "middle" }, again));
+    main.replaceChildren(trouble(error), h("p", { class: "middle" }, remedy(error, values)));
     document.title = "catdb";
   } finally {
     if (!signal.aborted) main.removeAttribute("aria-busy");
   }
   if (focus && !main.contains(document.activeElement) && !$("detail").open) main.focus({ preventScroll: true });
+}
+
+/** What can be done where a view could not be shown: what is not there, or no image, is so the next time, too. */
+function remedy({ status }, { upload }) {
+  if (![404, 413, 415, 422].includes(status)) return h("button", { type: "button", onclick: () => draw({ focus: true }) }, "Try again");
+  if (upload) return h("button", { type: "button", class: "choose" }, "Choose another image");
+  return h("a", { class: "button", href: "/" }, "Look through the images");
 }
 
 // --- the steps of the history: what each one is of is in its address, where one was in it is in its state ---------------
@@ -98,8 +104,8 @@ const change = (values) => go({ ...state(), ...values }, { scroll: scrollY });
 /** Show the image large that the address names, if it names one. */
 function large() {
   const { show } = state();
-  if (show) enlarge(show, { step, leave });
-  else close();
+  if (show) enlarge(show, { open, leave });
+  else dismiss();
 }
 
 /** Show an image large, as a step of its own, or in the place of the one that is shown large. */
@@ -111,13 +117,8 @@ function open(id) {
   large();
 }
 
-function step(places) {
-  const id = beside(state().show, places);
-  if (id) open(id);
-}
-
 function leave() {
-  close();
+  dismiss();
   if (history.state?.above) history.back();
   else history.replaceState(history.state, "", beneath(state())); // one came here by this address
 }
@@ -178,7 +179,7 @@ function tell() {
     $("count").replaceChildren(...[watched, words].filter(Boolean));
   }
   const link = document.querySelector('nav a[href$="failures"]');
-  link.replaceChildren("Failures", ...(known.failed ? [" ", h("span", { class: "number" }, number(known.failed))] : []));
+  link.replaceChildren("Failures", ...(known.failed ? [" ", h("span", { class: "number" }, brief(known.failed))] : []));
   $("banner").hidden = true;
   drawn ??= known.version;
   const [fill] = view(state());

@@ -1,22 +1,25 @@
 // One image, large, above the view that it was opened from.
 
 import { get } from "./api.js";
-import { address, chips, h, picture, trouble } from "./parts.js";
+import { grow, grows } from "./paging.js";
+import { address, chips, h, path, picture, trouble } from "./parts.js";
 import { base, show } from "./words.js";
 
 const dialog = document.getElementById("detail");
+const [spoken, content] = dialog.children; // who cannot see is told by the former, which never is another element
 const main = document.getElementById("main");
 let looking = new AbortController();
-let list = null; // that the image stands in; an image may stand in several
+let current = null; // the number of the image that is shown, or is going to be
+let list = null; // that it stands in; an image may stand in several
 
-/** Return the card of an image, in the list that was last led through if it stands there. */
-function cardOf(id) {
-  const cards = [...main.querySelectorAll(".card[data-id]")].filter((card) => card.dataset.id === String(id));
-  return cards.find((card) => card.parentElement === list) ?? cards[0];
+/** Return the card of the image that is shown, in the list that was last led through if it stands there. */
+function card() {
+  const cards = [...main.querySelectorAll(".card[data-id]")].filter(({ dataset }) => dataset.id === current);
+  return cards.find((one) => one.parentElement === list) ?? cards[0];
 }
 
-/** The number of the image so many places after another, if there is one. */
-export const beside = (id, places) => (places < 0 ? cardOf(id)?.previousElementSibling : cardOf(id)?.nextElementSibling)?.dataset.id;
+/** The number of the image so many places after the one that is shown, if it has been loaded. */
+const beside = (places) => card()?.[places < 0 ? "previousElementSibling" : "nextElementSibling"]?.dataset.id;
 
 /** Close it, and wait for nothing that was to be shown in it. */
 export function close() {
@@ -24,64 +27,95 @@ export function close() {
   dialog.close();
 }
 
-/** Show an image; `step(places)` is called to show the one so many places after it, `leave()` to close. */
-export async function enlarge(id, { step, leave }) {
+/** Close it where its view stays: one goes on from the image that was seen last. */
+export function dismiss() {
+  const last = dialog.open ? card() : null;
+  close();
+  last?.querySelector(".more").focus();
+}
+
+/** Show an image; `open(id)` is called to show another one in its place, `leave()` to close. */
+export async function enlarge(id, { open, leave }) {
   looking.abort();
   looking = new AbortController();
   const { signal } = looking;
-  const card = cardOf(id);
-  list = card?.parentElement ?? null;
-  let content;
+  current = id;
+  list = card()?.parentElement ?? null;
+  const step = (places) => go(places, open);
+  let [name, parts] = ["One image", null];
   try {
-    content = about(await get(`images/${encodeURIComponent(id)}`, {}, signal), { step, leave });
+    const known = await get(`images/${encodeURIComponent(id)}`, {}, signal);
+    [name, parts] = [show(base(known.path)), about(known, { step, leave })];
   } catch (error) {
     if (signal.aborted) return;
-    content = [h("div", {}, trouble(error), h("button", { type: "button", onclick: leave }, "Close"))];
+    parts = [h("div", {}, trouble(error), bar({ step, leave }))];
   }
   const held = dialog.open ? document.activeElement.textContent : null; // what is pressed again and again stays in focus
-  dialog.replaceChildren(...content);
+  content.replaceChildren(...parts);
+  dialog.setAttribute("aria-label", name);
   dialog.onkeydown = ({ key }) => {
     if (key === "ArrowLeft") step(-1);
     if (key === "ArrowRight") step(1);
   };
-  if (!dialog.open) {
-    card?.querySelector(".more").focus(); // where the focus is again when it is closed
-    dialog.showModal();
-  }
+  spoken.textContent = dialog.open ? name : ""; // when it opens its name is said anyway
+  if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
   const again = [...dialog.querySelectorAll("button:enabled")].find((button) => button.textContent === held);
-  (again ?? dialog.querySelector(".primary, button")).focus();
+  (again ?? dialog.querySelector(".primary, button:enabled")).focus({ preventScroll: true });
 }
 
-function about(known, { step, leave }) {
-  const path = h("p", { class: "path" }, show(known.path));
-  const said = h("span", { class: "faint", role: "status" });
-  const button = (words, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, words);
+/** Go to the image so many places after the one that is shown; where the list ends for now, have it grow first. */
+async function go(places, open) {
+  const found = beside(places);
+  if (found) return open(found);
+  if (places < 0 || !grows(list)) return;
+  const { signal } = looking;
+  say("loading");
+  try {
+    await grow(list);
+  } catch (error) {
+    if (!signal.aborted) say(trouble(error));
+    return;
+  }
+  if (!signal.aborted) open(beside(places) ?? current); // which was the last one after all, and is shown anew as such
+}
+
+/** Say something beneath the image: words, or what went wrong. */
+const say = (said) => content.querySelector("[role=status]")?.replaceChildren(said);
+
+function about(known, how) {
+  const place = path(known.path);
   return [
     picture(known, { side: 1600, class: "large", alt: `${show(base(known.path))}, large` }),
     h(
       "div",
       {},
-      h("h2", {}, show(base(known.path)), " ", h("small", {}, `${known.width} × ${known.height}`)),
-      path,
+      h("h2", {}, h("span", { class: "name" }, show(base(known.path))), h("small", {}, `${known.width} × ${known.height}`)),
+      place,
       chips(known.categories),
-      h(
-        "p",
-        { class: "bar" },
-        h("a", { class: "button primary", href: address({ image: known.id }) }, "Search with this"),
-        button("Previous", () => step(-1), { disabled: !beside(known.id, -1) }),
-        button("Next", () => step(1), { disabled: !beside(known.id, 1) }),
-        button("Copy path", async () => (said.textContent = await copy(known.path, path))),
-        said,
-        button("Close", leave, { class: "close" }),
-      ),
+      bar(how, h("a", { class: "button primary", href: address({ image: known.id }) }, "Search with this"), button("Copy path", async () => say(await copy(known.path, place)))),
     ),
   ];
 }
 
+const button = (words, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, words);
+
+const bar = ({ step, leave }, first = null, last = null) =>
+  h(
+    "div",
+    { class: "bar" },
+    first,
+    button("Previous", () => step(-1), { disabled: !beside(-1) }),
+    button("Next", () => step(1), { disabled: !beside(1) && !grows(list) }),
+    last,
+    h("div", { class: "faint", role: "status" }),
+    button("Close", leave, { class: "close" }),
+  );
+
 /** Copy a path, and return what to say of it. `place` is where it is shown. */
-async function copy(path, place) {
+async function copy(words, place) {
   try {
-    await navigator.clipboard.writeText(path);
+    await navigator.clipboard.writeText(words);
     return "copied";
   } catch {
     // Over plain HTTP a browser has no clipboard to write to, but it copies what is selected.

@@ -21,12 +21,27 @@ export function address(values) {
   return given.length ? `/?${new URLSearchParams(given)}` : "/";
 }
 
+/** A path, whose names stay in their order also where they are written from right to left. */
+export function path(of, attributes = {}) {
+  const names = show(of).split("/");
+  const isolated = names.flatMap((name, place) => [...(place ? ["/", h("wbr")] : []), h("span", { dir: "ltr" }, name)]);
+  return h("p", { class: "path", ...attributes }, isolated);
+}
+
+const LONG = 2.2; // times as long as wide: what is cut to the shape of a card shows next to nothing of it
+
+function fit({ target }) {
+  const { naturalWidth: width, naturalHeight: height } = target;
+  target.classList.toggle("whole", Math.max(width / height, height / width) > LONG);
+}
+
 /** A picture of an image, or in its place that there is none. */
 export function picture(image, { side = 320, alt = show(base(image.path)), ...more } = {}) {
   return h("img", {
     src: thumbnail(image.id, side),
     alt,
     decoding: "async",
+    onload: fit,
     onerror: (event) => event.target.replaceWith(h("span", { class: "missing", role: "img", "aria-label": `${alt}: cannot be shown` }, "cannot be shown: the file is gone, or cannot be read")),
     ...more,
   });
@@ -42,7 +57,7 @@ export function card(image, lines, label) {
     h("button", { type: "button", class: "more", "aria-label": `Show ${name} large`, title: "Show large" }, "i"),
     lines,
     h("p", { class: "name", title: show(image.path) }, name),
-    h("p", { class: "path", title: show(image.path) }, show(folder(image.path))),
+    path(folder(image.path), { title: show(image.path) }),
   );
 }
 
@@ -115,6 +130,6 @@ export function trouble(error) {
     413: "Try a smaller copy of it.",
     415: "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF can be read, and HEIC where catdb has its extra.",
   };
-  const remedy = remedies[error.status];
-  return h("p", { class: "error", role: "alert" }, error.message, remedy ? ` ${remedy}` : "");
+  const said = /[.!?]$/.test(error.message) ? error.message : `${error.message}.`;
+  return h("p", { class: "error", role: "alert" }, [said, remedies[error.status]].filter(Boolean).join(" "));
 }

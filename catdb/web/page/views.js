@@ -1,8 +1,9 @@
 // The views: each fills the main part of the page for one address, and may be left before it is done: `signal` says so.
 
-import { Refused, duplicates, get, upload } from "./api.js";
+import { duplicates, get, upload } from "./api.js";
 import { uploads } from "./giving.js";
-import { address, card, chips, grid, h, match, picture, trouble, waiting } from "./parts.js";
+import { paged } from "./paging.js";
+import { address, card, chips, grid, h, match, path, picture, waiting } from "./parts.js";
 import { base, count, number, percent, searched, show, size } from "./words.js";
 
 const MODES = [
@@ -13,38 +14,6 @@ const MODES = [
 const COUNTS = [10, 20, 50, 100, 200];
 
 // --- looking through ---------------------------------------------------------------------------------------------------
-
-/**
- * Show what comes a page at a time, and return a button for more. `load(limit)` appends so many to `list`, and says
- * whether others are left; as many as were `shown` when one was here before are shown at once.
- */
-async function paged(list, load, { page, shown, most = Infinity }) {
-  const more = h("button", { type: "button" }, "Show more");
-  const end = h("p", { class: "middle" }, more);
-  let loading = false;
-  list.dataset.shown = 0;
-  const next = async (limit) => {
-    loading = true;
-    try {
-      end.hidden = !(await load(limit));
-      list.dataset.shown = Number(list.dataset.shown) + limit;
-    } finally {
-      loading = false;
-    }
-  };
-  more.onclick = async () => {
-    if (loading || end.hidden) return;
-    try {
-      await next(page);
-      end.querySelector(".error")?.remove();
-    } catch (error) {
-      if (error instanceof Refused && !end.querySelector(".error")) end.prepend(trouble(error));
-    }
-  };
-  do await next(Math.min(most, Math.max(page, shown - list.dataset.shown)));
-  while (!end.hidden && list.dataset.shown < shown);
-  return end;
-}
 
 /** A page of images after another, as far as one goes on; the next one comes by itself into sight. */
 async function images(values, each, { signal, shown }) {
@@ -83,17 +52,18 @@ export async function home(main, state, { signal, shown, status }) {
   const list = h("section", { "aria-label": "All images" }, waiting());
   main.replaceChildren(asking(known.engine), list);
   const found = await images({}, () => [], { signal, shown });
-  list.replaceChildren(h("h2", {}, "All images ", h("small", {}, number(known.images))), ...found);
+  list.replaceChildren(h("h1", {}, "All images ", h("small", {}, number(known.images))), ...found);
   return count(known.images, "image");
 }
 
 function asking(engine) {
+  const [give, click] = matchMedia("(hover: none)").matches ? ["Choose", "tap"] : ["Drop", "click"];
   return h(
     "section",
     { class: "ask", "aria-label": "Search" },
-    h("p", { class: "lead" }, "Drop a photograph to see what resembles it"),
+    h("p", { class: "lead" }, `${give} a photograph to see what resembles it`),
     h("button", { type: "button", class: "primary choose" }, "Choose an image"),
-    h("span", {}, "or paste one, or click any image below"),
+    h("span", {}, `or paste one, or ${click} any image below`),
     h("p", { id: "engine" }, enginesState(engine)),
   );
 }
@@ -111,14 +81,15 @@ export async function category(main, state, { signal, shown }) {
   const known = all.find((one) => one.id === state.category) ?? { id: state.category, name: state.category, images: 0 };
   main.replaceChildren(
     h("p", {}, h("a", { href: "/?view=categories" }, "All categories")),
-    h("h1", {}, known.name, " ", h("small", { class: "faint" }, count(known.images, "image"))),
+    h("h1", {}, known.name, " ", h("small", {}, count(known.images, "image"))),
+    h("p", { class: "faint" }, "With how probable the network finds this category, the likeliest first."),
   );
   const each = (image) => h("p", {}, percent(image.probability));
   main.append(...(await images({ category: state.category }, each, { signal, shown })));
   return `${known.name}: ${count(known.images, "image")}`;
 }
 
-export async function categories(main, state, { signal }) {
+export async function categories(main, state, { signal, say }) {
   const all = (await get("categories", {}, signal)).categories;
   const most = Math.max(1, ...all.map((one) => one.images));
   const entries = all.map((one) => {
@@ -131,21 +102,24 @@ export async function categories(main, state, { signal }) {
     );
     return { words: `${one.name} ${one.id}`.toLowerCase(), entry: h("li", {}, link) };
   });
+  const list = h("ul", { class: "names" }, entries.map(({ entry }) => entry));
   const none = h("p", { class: "empty", hidden: true }, "No category of that name holds an image.");
   const filter = (event) => {
     const wanted = event.target.value.trim().toLowerCase();
-    for (const { words, entry } of entries) entry.hidden = !words.includes(wanted);
-    none.hidden = entries.some(({ entry }) => !entry.hidden);
+    const found = entries.filter(({ words }) => words.includes(wanted));
+    list.replaceChildren(...found.map(({ entry }) => entry)); // to hide thousands one by one takes seconds
+    none.hidden = found.length > 0;
+    say(count(found.length, "category"));
   };
   main.replaceChildren(
     h(
       "div",
       { class: "bar" },
-      h("h1", {}, "Categories ", h("small", { class: "faint" }, number(all.length))),
-      h("input", { type: "search", "aria-label": "Filter by name", placeholder: "Filter by name", oninput: filter }),
+      h("h1", {}, "Categories ", h("small", {}, number(all.length))),
+      all.length ? h("input", { type: "search", "aria-label": "Filter by name", placeholder: "Filter by name", oninput: filter }) : null,
     ),
     h("p", { class: "faint" }, "Every image stands in the four categories that the network finds likeliest."),
-    h("ul", { class: "names" }, entries.map(({ entry }) => entry)),
+    list,
     all.length ? none : h("p", { class: "empty" }, "No images yet."),
   );
   return count(all.length, "category");
@@ -162,15 +136,15 @@ export async function failures(main, state, { signal, shown }) {
   };
   const end = await paged(list, load, { page: 100, shown, most: 500 });
   main.replaceChildren(
-    h("h1", {}, "Failures ", h("small", { class: "faint" }, number(total))),
-    h("p", { class: "faint" }, total ? "Files that were found and could not be read. Each costs itself and nothing else." : ""),
+    h("h1", {}, "Failures ", h("small", {}, number(total))),
+    h("p", { class: "faint" }, total ? "Files that were found and could not be read. All others are in the database." : ""),
     total ? list : h("p", { class: "empty" }, "Every file that was found could be read."),
     end,
   );
   return total ? `${count(total, "file")} could not be read` : "no failures";
 }
 
-const failure = ({ path, reason }) => h("li", {}, h("p", {}, show(path)), h("p", {}, show(reason)));
+const failure = (failed) => h("li", {}, path(failed.path), h("p", {}, show(failed.reason)));
 
 const TIERS = { bytes: "The same bytes", pixels: "The same pixels", near: "Nearly the same" };
 
@@ -291,11 +265,10 @@ function replaceHeld(place, ...children) {
 }
 
 function shown(given, known) {
-  if (known) {
-    return h("figure", {}, picture(known, { side: 640 }), h("figcaption", {}, h("p", { class: "name" }, show(base(known.path))), h("p", { class: "path" }, show(known.path))));
-  }
+  const name = show(given ? given.name : base(known.path));
   const broken = (event) => event.target.replaceWith(h("span", { class: "missing" }, "no preview"));
-  return h("figure", {}, h("img", { src: given.url, alt: `Query: ${show(given.name)}`, onerror: broken }), h("figcaption", {}, show(given.name)));
+  const image = given ? h("img", { src: given.url, alt: `Query: ${name}`, onerror: broken }) : picture(known, { side: 640 });
+  return h("figure", {}, image, h("figcaption", {}, h("h1", { title: name }, name), known && path(known.path)));
 }
 
 function modes(mode, only, change) {
@@ -317,6 +290,7 @@ function amount(k, change) {
 }
 
 function unrestricted(state, found, change) {
-  const name = found.categories.find((one) => one.id === state.category)?.name ?? state.category;
+  const all = [found, ...found.matches].flatMap(({ categories }) => categories);
+  const name = all.find((one) => one.id === state.category)?.name ?? state.category;
   return h("button", { type: "button", "data-control": `only ${state.category}`, onclick: () => change({ category: null }) }, `Only ${name} ✕`);
 }

@@ -2,13 +2,16 @@
 
 export const number = (value) => value.toLocaleString("en-US");
 
+/** Where there is little room: "12K". */
+export const brief = (value) => value.toLocaleString("en-US", { notation: "compact" });
+
 /** "1 image", "2,000 images", "2 categories", "2 matches". */
 export function count(value, noun) {
   const several = noun.endsWith("y") ? `${noun.slice(0, -1)}ies` : `${noun}${noun.endsWith("ch") ? "es" : "s"}`;
   return `${number(value)} ${value === 1 ? noun : several}`;
 }
 
-export const percent = (part) => (part >= 0.005 ? `${Math.round(100 * part)} %` : "<1 %");
+export const percent = (part) => (part >= 0.005 ? `${Math.round(100 * part)}\u00a0%` : "<1\u00a0%");
 
 /** What a percentile means, in no more digits than it has; nothing where there is none. */
 export function closer(percentile, ceiling) {
@@ -25,7 +28,7 @@ export function size(bytes) {
     if (value < 1000) break;
     [value, unit] = [value / 1000, larger];
   }
-  return `${value >= 10 || unit === "bytes" ? Math.round(value) : value.toFixed(1)} ${unit}`;
+  return `${value >= 10 || unit === "bytes" ? Math.round(value) : value.toFixed(1)}\u00a0${unit}`;
 }
 
 /** A path as it can be shown: bytes that are no UTF-8, and what cannot be seen, are escaped. */
@@ -50,6 +53,6 @@ export function searched(answer) {
   const only = answer.admitted < answer.total ? ` that the filter admits (of ${number(answer.total)} in all)` : "";
   const among = count(answer.admitted < answer.total ? answer.admitted : answer.total, "image") + only;
   const where = `${number(answer.probed)} of ${count(answer.populated, "category")}`;
-  const time = `${(1000 * answer.seconds).toFixed(answer.seconds < 0.0995 ? 1 : 0)} ms`;
+  const time = `${(1000 * answer.seconds).toFixed(answer.seconds < 0.0995 ? 1 : 0)}\u00a0ms`;
   return `searched ${number(answer.scanned)} of ${among} in ${where}, ${time}`;
 }
