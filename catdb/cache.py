@@ -9,6 +9,8 @@ from catdb.encoding import STORES, Encoding, store_of
 from catdb.errors import DatabaseDamaged
 from catdb.maps import Maps
 from catdb.projection import unpack
+from catdb.recall import Recall
+from catdb.scores import Chance
 from catdb.search import Regions
 
 
@@ -16,12 +18,14 @@ class Cache:
     """What is so of every snapshot until shards change, or for as long as the database is the same.
 
     ``maps``: the shard files that were found to be sound. ``categories``: (id, name) by number; none before they were
-    asked for.
+    asked for. ``chance`` and ``recall``: what a reader measured for itself, where the database has none on record.
     """
 
     def __init__(self) -> None:
         self.maps = Maps()
         self.categories: list[tuple[str, str]] = []
+        self.chance: Chance | None = None
+        self.recall: Recall | None = None
         self._mapped: tuple[int, int, int] | None = None  # the shards for which it was looked which maps are in use
         self._encoding: tuple[tuple[int | None, str], Encoding] | None = None  # by its projection's checksum
         self._regions: tuple[tuple[int, int, int], Regions] | None = None

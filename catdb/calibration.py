@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,6 @@ _READER = 500  # images in the sample of a reader that has to measure: 125,000 p
 _DAMAGED = -2.0  # below any cosine: of an image without a sound vector nothing is learned
 _WORK = 200_000_000  # products of an image and a query that a reader measures recall with: some seconds
 
-_measured: WeakKeyDictionary[Store, Chance] = WeakKeyDictionary()  # by readers
-_learned: WeakKeyDictionary[Store, Recall] = WeakKeyDictionary()
 _turn = threading.Lock()
 
 
@@ -63,11 +60,11 @@ def recall(snapshot: Snapshot, images: int) -> Recall | None:
     if known:
         return known
     with _turn:
-        known = _learned.get(snapshot.store)
+        cache = snapshot.store.cache
+        known = cache.recall
         if known is None or known.is_stale(images, len(snapshot.regions())):
             known = _learn(snapshot, max(100, min(recalling.SAMPLE, _WORK // images)), images)
-            if known:
-                _learned[snapshot.store] = known
+            cache.recall = known or cache.recall
     return known
 
 
@@ -101,11 +98,11 @@ def chance(snapshot: Snapshot, images: int) -> Chance | None:
     if known:
         return known
     with _turn:
-        known = _measured.get(snapshot.store)
+        cache = snapshot.store.cache
+        known = cache.chance
         if known is None or known.is_stale(images):
             known = _measure(catalog, _READER, images)
-            if known:
-                _measured[snapshot.store] = known
+            cache.chance = known or cache.chance
     return known
 
 

@@ -34,6 +34,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from catdb import shard
+from catdb.cache import Cache
 from catdb.catalog import Catalog, Centroid, Pointer, Put, Survey, clear_errors, is_removed
 from catdb.checksum import checksum
 from catdb.connections import Connections
@@ -74,9 +75,14 @@ class Store:
         self._connections = Connections(self.path, self._catalog_path, wait)
 
     @property
+    def cache(self) -> Cache:
+        """What this process keeps in memory of the database that is there now."""
+        return self._connections.cache
+
+    @property
     def maps(self) -> Maps:
         """The shard files that this process has found to be sound."""
-        return self._connections.cache.maps
+        return self.cache.maps
 
     def exists(self) -> bool:
         """Say whether there is a database here, as far as it was ever finished."""
@@ -229,10 +235,10 @@ class Store:
 
     def categories(self) -> list[tuple[str, str]]:
         """Return (id, name) of the backbone's categories, by number."""
-        known = self._connections.cache.categories
+        known = self.cache.categories
         if not known:
             with self._connections.reader() as catalog:
-                known = self._connections.cache.categories = catalog.categories()
+                known = self.cache.categories = catalog.categories()
         return known
 
     def category_id(self, category: int) -> str:
@@ -338,12 +344,12 @@ class Store:
     def snapshot(self) -> Iterator[Snapshot]:
         """Give a view of one moment; what is committed meanwhile is not in it."""
         with self._connections.reader() as catalog, catalog.snapshot():
-            self._connections.cache.keep_up(catalog)
+            self.cache.keep_up(catalog)
             yield Snapshot(self, catalog)
 
     def encoding(self, catalog: Catalog) -> Encoding:
         """Return how the rows of every shard of a catalog are made of its vectors. Raises DatabaseDamaged."""
-        return self._connections.cache.encoding(catalog)
+        return self.cache.encoding(catalog)
 
     def rows(self, catalog: Catalog, images: Sequence[int]) -> Rows:
         """Return the rows of these images as a shard holds them, made of the vectors of the catalog."""
@@ -352,7 +358,7 @@ class Store:
 
     def folded_regions(self, catalog: Catalog) -> Regions:
         """Return the blocks of all shards, as they were read when the shards last changed."""
-        return self._connections.cache.regions(catalog)
+        return self.cache.regions(catalog)
 
     def shard_block(
         self,

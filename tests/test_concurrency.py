@@ -17,9 +17,10 @@ import pytest
 from conftest import CATDB, Instant, child, run, save, unprivileged
 from stock import answers, delete, fill, found_in, make, put, shards, unit
 
-from catdb import Database, DatabaseBusy, DatabaseReadOnly
+from catdb import Database, DatabaseBusy, DatabaseReadOnly, calibration
 from catdb.catalog import Catalog
 from catdb.check import check, repair
+from catdb.scores import Chance
 from catdb.store import GRACE, Store
 
 Open = Callable[..., Database]
@@ -319,6 +320,25 @@ def test_the_blocks_of_a_database_made_anew_are_its_own(tmp_path: Path) -> None:
         store.close()
         shutil.rmtree(path)
     reader.close()
+
+
+def test_what_a_reader_measured_is_of_the_database_that_is_there(tmp_path: Path) -> None:
+    """Of one that was made anew with as many images, a reader told the percentiles of the old one."""
+    path = tmp_path / "db"
+    reader = Store(str(path), writable=False)
+    told: list[str] = []
+    for first in (0, 1000):
+        store = make(path)
+        fill(store, range(first, first + 60))
+        with reader.snapshot() as read, store.snapshot() as snapshot:
+            measured, expected = calibration.chance(read, 60), Chance.of(snapshot.catalog.vectors_of(range(1, 61)), 60)
+            assert measured and expected
+            assert measured.to_text() == expected.to_text()
+            told.append(measured.to_text())
+        store.close()
+        shutil.rmtree(path)
+    reader.close()
+    assert told[0] != told[1]
 
 
 # --- places that cannot be written to -------------------------------------------------------------------------------
