@@ -69,7 +69,7 @@ FORBIDDEN = {
     "snapshot": INWARD - {"store"} | {"images", "backbones"},
     "cache": INWARD | {"images", "backbones", "shard"},
     "connections": INWARD - {"cache"} | {"images", "backbones", "shard", "search"},
-    "store": INWARD - {"roots", "store", "connections"} | {"backbones"},
+    "store": INWARD - {"roots", "store", "connections", "cache"} | {"backbones"},
     "roots": INWARD - {"roots"} | {"backbones"},
     "check": INWARD - {"check", "store", "roots"} | {"backbones"},
     "backup": INWARD - {"backup", "store", "roots"} | {"backbones", "search", "images"},
