@@ -409,7 +409,10 @@ def test_where_parts_cannot_be_a_file_is_checked_as_a_whole(path: str, statement
     assert scan(fresh, layout, SCANNED) == expected
     assert reads.take()[str(layout.path)] == set(range(layout.size))
     assert scan(fresh, layout, OTHERS)[1] == [] and reads.take() == {}
+    assert len(check(store).problems) == 1
     repair(store)
+    with store.snapshot() as snapshot:
+        assert all(pointer.has_parts for pointer in snapshot.catalog.pointers())
     fresh.close()
     store.close()
 
