@@ -262,6 +262,8 @@ def _row_faults(
         yield f"{len(lost)} of its images with other categories than in the catalog", tuple(lost)
     if not all(_is_mean(block, part) for block, part in zip(blocks, parts, strict=True)):
         yield "its centroid is not the mean of its rows", ()
+    if not pointer.has_parts and any((pointer.features, pointer.stride, pointer.rest)):
+        yield "its features cannot lie where the catalog says", ()
     sums = [(block.checksum, checksum(part.features)) for block, part in zip(blocks, parts, strict=True)]
     if pointer.has_parts and any(known != found for known, found in sums):
         yield "the checksum of a block is not that of its rows", ()

@@ -325,6 +325,25 @@ def test_the_same_file_under_another_inode_is_checked_again_and_sound(path: str,
     store.close()
 
 
+def test_a_file_that_is_replaced_just_before_it_is_opened_is_checked_from_the_start(
+    path: str, reads: Reads, old: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(path, writable=False)
+    layout, opened = Layout(store), shard.opened
+    scan(store, layout, [0])
+    reads.take()
+
+    def late(name: str) -> Any:
+        shutil.copy2(name, name + ".new")
+        os.rename(name + ".new", name)
+        return opened(name)
+
+    monkeypatch.setattr(shard, "opened", late)
+    assert scan(store, layout, [1])[1] == []
+    assert reads.take()[str(layout.path)] == layout.around | layout.of([1])
+    store.close()
+
+
 def test_a_block_that_is_checked_later_is_of_the_file_that_was_opened_first(path: str, old: None) -> None:
     """The rows of the map that is kept are not those of the file that now bears the name, though it is as sound."""
     store = Store(path)
@@ -390,7 +409,10 @@ def test_where_parts_cannot_be_a_file_is_checked_as_a_whole(path: str, statement
     assert scan(fresh, layout, SCANNED) == expected
     assert reads.take()[str(layout.path)] == set(range(layout.size))
     assert scan(fresh, layout, OTHERS)[1] == [] and reads.take() == {}
+    assert len(check(store).problems) == 1
     repair(store)
+    with store.snapshot() as snapshot:
+        assert all(pointer.has_parts for pointer in snapshot.catalog.pointers())
     fresh.close()
     store.close()
 
