@@ -27,8 +27,12 @@ CATDB = str(Path(sys.executable).with_name("catdb"))
 
 @pytest.fixture(scope="session")
 def conversions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of converted networks, shared by all tests that do not make their own: a conversion takes seconds."""
-    return tmp_path_factory.mktemp("conversions")
+    """The cache of converted networks, shared by all tests that do not make their own, also by those of other workers
+    of pytest-xdist: a conversion takes ten seconds of computing."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "conversions"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 @pytest.fixture(autouse=True)
