@@ -12,7 +12,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 
 from catdb.encoding import Stored, directions
 
@@ -49,6 +48,8 @@ def arrange(features: Stored, images: int) -> tuple[NDArray[np.int64], NDArray[n
 
 def _cluster(features: Stored, count: int) -> NDArray[np.int64]:
     """Return the cluster (n,) of each row."""
+    from scipy.cluster.vq import kmeans2  # a quarter of a second, which few processes have a use for
+
     chosen = np.linspace(0, len(features) - 1, min(len(features), _SAMPLE * count)).astype(np.int64)
     sample = directions(features[chosen])
     with warnings.catch_warnings():

@@ -25,10 +25,34 @@ from catdb.store import Store
 CATDB = str(Path(sys.executable).with_name("catdb"))
 
 
+LONGEST = (  # modules that take more than 20 s, the longest first, so that none of them is begun last
+    *("backbones", "cli", "faults", "engine", "watch", "powerloss", "duplicates", "watch_cli", "watch_stress", "page"),
+    *("concurrency", "quality", "docs", "soak", "shortened", "tables_cli", "int8", "web_server"),
+)
+
+
+def pytest_configure() -> None:
+    """Let Hypothesis not take a busy machine for a slow test."""
+    from hypothesis import HealthCheck, settings  # not above: processes of the tests import this module
+
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first: pytest-xdist hands out whole modules (tools/test), in the order of the tests."""
+    place = {f"test_{module}": number for number, module in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 @pytest.fixture(scope="session")
 def conversions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of converted networks, shared by all tests that do not make their own: a conversion takes seconds."""
-    return tmp_path_factory.mktemp("conversions")
+    """The cache of converted networks, shared by all tests that do not make their own, also by those of other workers
+    of pytest-xdist: a conversion takes ten seconds of computing."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "conversions"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import sys
@@ -29,6 +30,7 @@ def deadly(path: str, size: tuple[int, int]) -> tuple[Pixels, int, int]:
     if "sleep" in name:
         time.sleep(1000)
     if "eat" in name:
+        atexit.register(time.sleep, 1000)  # an interpreter may take long to end: on a busy machine, more than a second
         held = []
         while True:
             held.append(bytes(1 << 24))  # taken and never touched: no computing, however slow the machine

@@ -166,6 +166,13 @@ def test_only_the_facade_knows_the_watch_and_only_when_it_is_asked_to() -> None:
     assert (done.stdout, done.stderr) == ("False False\n", "")
 
 
+def test_scipy_is_loaded_only_where_a_shard_is_divided() -> None:
+    """It takes longer to import than all else that a search needs."""
+    code = "import catdb.database, catdb.cli.searching, sys\nprint('scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 def test_the_web_knows_the_facade_alone_and_only_the_command_line_knows_the_web() -> None:
     """What it needs of a database, the facade gives; a database or a command that is not "serve" loads no server."""
     of_web = [module for module in MODULES if within(name(module), "web")]

@@ -277,7 +277,7 @@ def test_an_interruption_at_any_moment_is_one_line_and_130(where: str, module: s
     with child(script, "build", photos, "--backbone", "classic") as stuck:
         assert stuck.stdout and stuck.stdout.read(1) == "x"
         stuck.send_signal(signal.SIGINT)
-        out, err = stuck.communicate(timeout=30)
+        out, err = stuck.communicate(timeout=120)
     assert (stuck.returncode, out) == (130, ""), err
     assert err == "catdb: interrupted; what was committed is safe, the same command goes on from there\n"
     assert Path(".catdb").exists() == (where != "loading")
@@ -298,7 +298,7 @@ def test_an_interruption_while_the_command_line_is_loaded_is_silence_and_130(
     with child("import runpy\nrunpy.run_module('catdb', run_name='__main__')") as process:
         assert process.stdout and process.stdout.read(1) == "x"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "")
 
 
@@ -312,7 +312,7 @@ def test_an_interrupted_build_resumes(photos: Path) -> None:
     with child(script, "build", photos, "--backbone", "classic") as stuck:
         assert stuck.stdout and stuck.stdout.read(1) == "x"
         stuck.send_signal(signal.SIGINT)
-        stuck.communicate(timeout=30)
+        stuck.communicate(timeout=120)
     assert stuck.returncode == 130
     assert clean(run("build")).stdout.startswith("4 added, 0 changed, 0 moved, 0 removed, 8 unchanged")
 

@@ -102,10 +102,11 @@ def test_a_change_in_the_same_tick_of_the_clock_is_noticed(store: Store) -> None
 
 def test_what_was_written_just_now_is_not_known_by_its_times(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     place = files(store)[0]
+    written = place.stat().st_ctime
+    monkeypatch.setattr(time, "time", lambda: written + 1)
     with shard.opened(str(place)) as file:
         assert file.stamp is None
-    later = time.time() + 10
-    monkeypatch.setattr(time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: written + 10)
     with shard.opened(str(place)) as file:
         assert file.stamp is not None
 

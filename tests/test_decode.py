@@ -584,14 +584,14 @@ def test_mutated_files_never_raise_and_never_hang(kind: str) -> None:
             changed[at] = rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))])
         if number % 5 == 0:
             del changed[rng.integers(0, len(changed)) :][: rng.integers(1, 40)]
-        start = time.perf_counter()
+        start = time.thread_time()  # of computing, whoever else is
         try:
             pixels, width, height = decode(io.BytesIO(changed), SIZE)
             assert pixels.shape == (40, 60, 3) and width > 0 and height > 0
             readable += 1
         except ImageUnreadable as error:
             assert str(error)
-        assert time.perf_counter() - start < 5
+        assert time.thread_time() - start < 5
     assert readable > 0
 
 

@@ -89,7 +89,9 @@ def test_the_serving_of_the_readme_runs(pictures: Path) -> None:
             curl, dash, header, binary, file, asked = shlex.split(ask.removeprefix("$ "))
             assert (curl, dash, binary, file[0]) == ("curl", "-H", "--data-binary", "@")
             headers = dict([header.split(": ")])
-            found = httpx.post(asked.replace(address, url), headers=headers, content=Path(file[1:]).read_bytes())
+            found = httpx.post(
+                asked.replace(address, url), headers=headers, content=Path(file[1:]).read_bytes(), timeout=120
+            )
             assert found.json()["matches"][0]["path"].endswith("/boat.jpg")
         finally:
             process.terminate()

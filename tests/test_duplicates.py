@@ -541,9 +541,9 @@ main()
         with open(f"{path}.fifo") as fifo:  # the worker is at it
             worker = os.pidfd_open(int(fifo.read()))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "catdb: interrupted\n")
-    assert select.select([worker], [], [], 30)[0]  # it has ended
+    assert select.select([worker], [], [], 120)[0]  # it has ended
     os.close(worker)
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ def mobilenet(data: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def made(mobilenet: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(mobilenet: str, conversions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that holds one conversion; copy it, do not change it."""
     cache = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CATDB_CACHE", str(cache))
+        patch.setenv("CATDB_CACHE", str(conversions))
         load(Recipe("mobilenet_v2", mobilenet))
+        place = conversion.place(MOBILENET, fingerprint(mobilenet).sha256)
+    shutil.copytree(place, cache / Path(place).name)
     return cache
 
 
@@ -75,7 +78,7 @@ def photographs(data: Path, number: int) -> np.ndarray:
 
 
 def test_float32_gives_keras_own_vectors_on_photographs(cache: Path, mobilenet: str, data: Path) -> None:
-    pixels = photographs(data, 300)
+    pixels = photographs(data, 100)
     keras = load(Recipe("mobilenet_v2", mobilenet, engine="tensorflow"))[0].embed(pixels)
     found = load(Recipe("mobilenet_v2", mobilenet, precision="f32"))[0].embed(pixels)
     assert (found.features * keras.features).sum(axis=1).min() >= 0.9999
@@ -157,19 +160,33 @@ def test_a_cache_that_cannot_be_written_to_costs_a_conversion_and_nothing_else(
 
 
 def test_two_processes_that_convert_at_once_both_end_with_right_answers(
-    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each has its conversion complete, here a copy of one, before either may move it to its place."""
     monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "cache"))
-    script = (
-        "from catdb.backbones import Recipe, canary, load;"
-        f"e, _ = load(Recipe('mobilenet_v2', {mobilenet!r}, precision='f32'));"
-        "print(e.embed(canary.images(e.input_size)).features.sum().round(2))"
-    )
-    both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [process.communicate(timeout=180)[0] for process in both]
-    assert answers[0] == answers[1] != ""
+    script = """
+import shutil, sys
+from catdb.backbones import Recipe, canary, conversion, load
+def copy(network, weights, folder):
+    shutil.copytree(sys.argv[1], folder, dirs_exist_ok=True)
+    print("converted", flush=True)
+    sys.stdin.readline()
+conversion._convert = copy
+embedder, _ = load(Recipe("mobilenet_v2", sys.argv[2], precision="f32"))
+print(embedder.embed(canary.images(embedder.input_size)).features.sum().round(2))
+"""
+    [source] = made.iterdir()
+    pipe = subprocess.PIPE
+    words = [sys.executable, "-c", script, str(source), mobilenet]
+    with ExitStack() as stack:
+        both = [stack.enter_context(subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)) for _ in range(2)]
+        assert [process.stdout.readline() for process in both if process.stdout] == ["converted\n"] * 2
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+        answers = [process.communicate("go on\n", timeout=180)[0] for process in both]
+    right = load(Recipe("mobilenet_v2", mobilenet, precision="f32"))[0].embed(canary.images((224, 224)))
+    assert answers == [str(right.features.sum().round(2)) + "\n"] * 2
     assert [process.returncode for process in both] == [0, 0]
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [source.name]
 
 
 def test_a_killed_conversion_leaves_nothing_that_is_taken_for_one(

@@ -63,7 +63,7 @@ def look(browser: Browser) -> Iterator[Look]:
 
     def open_page(url: str, *, allow: str = "", ending: bool = False, **manner: object) -> Page:
         context = browser.new_context(**manner)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)

@@ -712,7 +712,7 @@ def test_a_build_that_is_stopped_goes_on_where_it_was(
     with child(STUCK.format(tests=TESTS), tmp_path / "db", folder) as stuck:
         assert stuck.stdout and stuck.stdout.read(23) == "in the middle of a pass"
         stuck.send_signal(how)
-        stuck.communicate(timeout=30)
+        stuck.communicate(timeout=120)
     assert stuck.returncode == -how
     database = open_db(backbone=instant)
     assert len(database) == 64
@@ -788,7 +788,7 @@ def test_reading_ahead_stops_when_a_build_is_interrupted(
         nonlocal begun
         begun += 1
         if begun > backbones.BATCH + 8:
-            assert interrupted.wait(30)
+            assert interrupted.wait(120)
             never.wait(0.05)
         return real(path)
 

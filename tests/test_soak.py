@@ -11,9 +11,9 @@ TOOL = Path(__file__).parents[1] / "tools" / "soak"
 
 
 def test_eight_readers_beside_a_writer_are_never_wrong() -> None:
-    done = subprocess.run([sys.executable, TOOL, "--seconds", "20"], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, TOOL, "--commits", "12"], capture_output=True, text=True, timeout=600)
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     counted = re.search(r"(\d+) searches, (\d+) commits, 0 wrong answers, 0 errors", told)
-    assert counted and int(counted[1]) > 20 and int(counted[2]) > 1, told  # few, where the machine is busy
+    assert counted and int(counted[1]) >= 960 and int(counted[2]) >= 12, told
     assert done.stdout.endswith("check: all is well\n")

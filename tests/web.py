@@ -41,13 +41,13 @@ def served(db: Database, **how: object) -> Iterator[Client]:
     thread = threading.Thread(target=serving.run, args=(ready.set,))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         with Client(base_url=serving.url, timeout=60, trust_env=False) as client:
             client.told = told
             yield client
     finally:
         serving.stop()
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -105,7 +105,7 @@ class Raw:
 def raw(url: str, target: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes = b"") -> Raw:
     """Ask for a target exactly as it is given: no client tidies it up."""
     place = httpx.URL(url)
-    connection = http.client.HTTPConnection(place.host, place.port or 80, timeout=30)
+    connection = http.client.HTTPConnection(place.host, place.port or 80, timeout=120)
     connection._validate_path = lambda path: None  # type: ignore[attr-defined]  # what is wrong is to be sent, too
     try:
         own = {name.lower() for name in headers or {}}

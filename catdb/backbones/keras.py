@@ -157,8 +157,26 @@ def loaded(network: Network, weights: Weights) -> Any:
 
 
 def export(network: Network, weights: Weights, folder: str) -> None:
-    """Write a network with its weights as TensorFlow's saved model, for an engine that converts it."""
-    loaded(network, weights).export(folder, format="tf_saved_model", verbose=False)
+    """Write a network with its weights as TensorFlow's saved model, for an engine that converts it.
+
+    It holds one graph and its variables. Keras' own export describes every layer too: nobody reads that, and it takes
+    longer than all the rest.
+    """
+    model = loaded(network, weights)
+    import tensorflow as tf  # after Keras, which has brought it along without its lines on the screen
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    module.run = _graph(model, network)
+    tf.saved_model.save(module, folder, signatures=module.run.get_concrete_function())
+
+
+def _graph(model: Any, network: Network) -> Any:
+    """Return a loaded network as one graph: uint8 pixels in, (feature (n, d), probabilities (n, 1000)) out."""
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((None, network.size, network.size, 3), tf.uint8, name="pixels")
+    return tf.function(lambda pixels: model(pixels, training=False), input_signature=[signature], autograph=False)
 
 
 class KerasEmbedder:
@@ -179,8 +197,7 @@ class KerasEmbedder:
         self.dimension = network.dimension
         self.input_size = (network.size, network.size)
         self.categories: tuple[Category, ...] = imagenet()
-        signature = tf.TensorSpec((None, network.size, network.size, 3), tf.uint8)
-        self._run = tf.function(lambda pixels: model(pixels, training=False), input_signature=[signature])
+        self._run = _graph(model, network)
 
     def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
         """See :class:`catdb.backbones.Embedder`."""

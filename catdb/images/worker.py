@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from PIL import AvifImagePlugin
 
@@ -46,17 +46,22 @@ def main(megabytes: str = "2048", seconds: str = "60", patience: str = "600", *,
                 answer, body = ANSWER.pack(0, width, height), pixels.data.cast("B")
         except ImageUnreadable as error:
             if isinstance(error.__cause__, MemoryError):
-                return OUT_OF_MEMORY
+                _give_up()
             reason = str(error)[:1000].encode(errors="backslashreplace")
             answer, body = ANSWER.pack(1 + FAULTS.index(type(error)), len(reason), 0), memoryview(reason)
         except MemoryError:
-            return OUT_OF_MEMORY
+            _give_up()
         del content
         answers.write(answer)
         answers.write(body)
         _limit_time(0, 0)
         answers.flush()
     return 0
+
+
+def _give_up() -> NoReturn:
+    """End at once, so that the exit code comes with the pipe's end: whoever waits for it does not wait long."""
+    os._exit(OUT_OF_MEMORY)
 
 
 def _own_stdout() -> BinaryIO:
