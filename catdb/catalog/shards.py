@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from dataclasses import astuple
 
 import numpy as np
@@ -61,7 +62,9 @@ class Shards(Meta):
     def centroids(self) -> list[Centroid]:
         """Return every block of the shards, by category and block. DatabaseDamaged for a catalog of format 1."""
         self._require_current()
-        rows = self.sql.execute("SELECT category, block, first, rows, data FROM centroid ORDER BY category, block")
+        # As they lie in the file, a page each: SQLite would go from page to page here and there to give them by key.
+        rows = self.sql.execute("SELECT category, block, first, rows, data FROM centroid").fetchall()
+        rows.sort(key=itemgetter(0, 1))
         found = [Centroid(c, b, f, n, np.frombuffer(data, "<f2")) for c, b, f, n, data in rows]
         if len({len(block.mean) for block in found}) > 1:
             raise DatabaseDamaged(f"{self.path}: centroids that differ in length; run catdb check --repair")
