@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 from dataclasses import astuple
+from operator import itemgetter
 
 import numpy as np
 
