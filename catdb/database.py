@@ -25,6 +25,7 @@ from catdb.browse import FailurePage, ImageInfo, Page, Status
 from catdb.check import Check
 from catdb.curate import named
 from catdb.encoding import STORES
+from catdb.errors import DatabaseReadOnly
 from catdb.images import Decoders, Failure
 from catdb.inventory import CategoryInfo, Info, RootInfo
 from catdb.mounts import filesystem, is_remote
@@ -82,6 +83,7 @@ class Database(Searches):
         if store not in (None, *STORES):
             raise ValueError(f"store is {store!r}: it is {' or '.join(map(repr, STORES))}")
         self.path = absolute(path)
+        self._mode = mode
         self._store = Store(self.path, writable=mode == "a", wait=wait)
         self._notice = notice
         self._wanted = Wanted(backbone, weights, Recipe(engine=engine, precision=precision), dimensions, store)
@@ -256,6 +258,9 @@ class Database(Searches):
         Raises, before it begins, as :meth:`build` does; DatabaseBusy where another process watches the database.
         """
         from catdb.watch import Manner, Watch  # it takes watchdog, which nothing else needs
+
+        if self._mode == "r":  # which will not pass, as that of a folder may that cannot be written to now
+            raise DatabaseReadOnly(f"{self.path}: opened for reading (mode 'r')")
 
         paths = named(folders) if folders else None
         curate.begin(self._store, self._engine, self._wanted, paths or (), folders=True)

@@ -41,6 +41,9 @@ def measure(
 
     Holds the sample's vectors and the rows of one shard in memory. Raises ValueError for a collection of at most k.
     """
+    for name, number in (("sample", sample), ("k", k)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}: it must be at least 1")
     with store.snapshot() as snapshot:
         total = snapshot.catalog.count()
         if total <= k:

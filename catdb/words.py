@@ -46,10 +46,12 @@ def closer(percentile: float | None, ceiling: float | None) -> str:
     return f"closer than {share} of random pairs" if share else ""
 
 
-def asked(result: Result) -> str:
-    """Say what a result answers: the query's path, all paths of several, the words."""
+def asked(result: Result, *, most: int | None = None) -> str:
+    """Say what a result answers: the query's path, the words, or all paths of several, of many the first ``most``."""
     one = [f'"{result.text}"'] if result.text is not None else [result.query or "an image"]
     plus = [path or "an image" for path in result.together] or one
+    if most is not None and len(plus) > most + 1:
+        plus = [*plus[:most], count(len(plus) - most, "further image")]
     return " - ".join([" + ".join(plus), *(path or "an image" for path in result.without)])
 
 

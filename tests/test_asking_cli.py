@@ -130,6 +130,16 @@ def test_several_images_are_one_query(here: Path) -> None:
         assert sheet.width > 800
 
 
+def test_of_many_images_that_are_one_query_the_first_are_named(here: Path) -> None:
+    """The line named every image of a folder."""
+    first = clean(call("search", "photos/many", "--together", "-k", "1", "--csv", "x.csv")).stdout.splitlines()[0]
+    names = [f"{here}/photos/many/{number:02}.png" for number in range(5, 60)]
+    assert first == " + ".join([*names[:10], "45 further images"])
+    assert Path("x.csv").read_text().splitlines()[1].startswith(" + ".join(names) + ",1,")
+    eleven = clean(call("search", *names[:11], "--together", "-k", "1")).stdout.splitlines()[0]
+    assert eleven == " + ".join(names[:11])
+
+
 def test_a_query_of_several_of_which_one_cannot_be_read_is_told_like_any_other(here: Path) -> None:
     """It had no JSON and ended with 1, unlike a query of one image."""
     Path("a: b.jpg").write_text("no image")

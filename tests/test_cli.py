@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -410,6 +411,10 @@ def test_a_sheet_is_a_picture_of_sensible_size(here: Path) -> None:
         (["--csv", "missing/s.csv"], 1, "/missing: No such file or directory"),
         (["--sheet", "photos"], 1, "photos: Is a directory"),
         (["--csv", "photos"], 1, "photos: Is a directory"),
+        (["--csv", "-"], 2, "- is no file to write to"),  # it made a file of that name
+        (["--html", "photos/5.png"], 1, "/photos/5.png: an image of the database; name another file to write"),
+        (["--sheet", "photos/5.png"], 1, "/photos/5.png: an image of the database"),  # it was overwritten
+        (["--csv", "photos/5.png"], 1, "/photos/5.png: an image of the database"),
         (["--sheet", "s.gif"], 2, "written as .png or .jpg"),
         (["-k", "0"], 2, "Invalid value for '-k'"),
         (["--probes", "x"], 2, "Invalid value for '--probes'"),
@@ -421,6 +426,47 @@ def test_what_cannot_be_written_is_known_before_the_work(words: list[str], code:
     assert done.stdout == ""
     assert said in done.stderr
     assert code == 2 or done.stderr.count("\n") == 1
+
+
+def test_no_command_writes_over_a_photograph(here: Path) -> None:
+    before = Path("photos/5.png").read_bytes()
+    for words in (
+        ["duplicates", "--csv"],
+        ["duplicates", "--html"],
+        ["recall", "-k", "3", "--plot"],
+        ["export", "--npz"],
+    ):
+        assert one_line(call(*words, "photos/5.png")).endswith(": an image of the database; name another file to write")
+    assert Path("photos/5.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", ["search photos/3.png --csv", "duplicates --csv", "recall -k 3 --plot"])
+def test_a_table_or_curve_that_cannot_be_written_is_named_and_leaves_the_old_one(
+    words: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a full disk no file was named, and half of one lay in place of the old one."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("out").write_text("the old one")
+    monkeypatch.setattr(os, "fsync", full)
+    done = clean(call(*words.split(), "out"), 1)
+    assert done.stderr == "catdb: out: No space left on device; nothing was written\n"
+    assert Path("out").read_text() == "the old one" and list(Path().glob("out.*")) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["search", "x.png", option, "nan"] for option in ("--recall", "--min-similarity")),
+        *(["watch", option, "nan"] for option in ("--rescan", "--alert", "--wait")),
+        ["duplicates", "--similarity", "nan"],
+    ],
+)
+def test_what_is_no_number_is_wrong_usage(words: list[str]) -> None:
+    """It is in every range for whoever compares with the ends, and was a traceback or taken."""
+    assert "'nan' is not a number" in clean(call(*words), 2).stderr
 
 
 def test_no_database_is_one_line_and_what_to_do(photos: Path) -> None:
@@ -453,6 +499,16 @@ def test_closed_streams_do_no_harm(photos: Path) -> None:
     command = f"{CATDB} build '{photos}' --backbone classic >&- 2>&-"
     assert subprocess.run(["bash", "-c", command], timeout=60).returncode == 0
     assert "12 images" in clean(run("info")).stdout
+    for words, code, said in (("categories", 0, ""), ("export", 2, "stdout is closed; name a file")):  # tracebacks
+        done = subprocess.run(["bash", "-c", f"{CATDB} {words} >&-"], stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="takes a device that is always full")
+@pytest.mark.parametrize("words", ["--help", "--version", "search --help"])
+def test_help_that_cannot_be_written_is_one_line(words: str) -> None:
+    done = subprocess.run(["bash", "-c", f"{CATDB} {words} >/dev/full"], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "catdb: No space left on device\n")
 
 
 # --- which database -------------------------------------------------------------------------------------------------
@@ -474,6 +530,14 @@ def test_db_and_the_environment_name_another(here: Path) -> None:
     assert clean(run("search", "photos/1.png", "--db=named.catdb")).stdout
     assert "x: there is no database" in one_line(run("info", "--db", "x", env=inside))
     assert "--db" in clean(run("--db", "named.catdb", "info"), 2).stderr
+
+
+def test_an_empty_name_is_no_database(here: Path) -> None:
+    """Of a shell variable that is not set: the nearest database was taken for it, and lost what was to be removed."""
+    said = clean(call("remove", "photos", "--db", ""), 2).stderr
+    assert "--db is empty: name the database directory, or leave --db out" in said
+    with Database(".catdb", mode="r") as database:
+        assert len(database) == 9
 
 
 def test_build_takes_the_database_from_the_environment(photos: Path, tmp_path: Path) -> None:

@@ -218,6 +218,7 @@ def test_a_reader_never_writes(photos: Path, open_db: Open, instant: Instant) ->
         lambda: reader.remove(photos / "2.png"),
         lambda: reader.compact(),
         lambda: reader.check(repair=True),
+        lambda: reader.watch(photos),  # it was tried again every ten seconds, for ever
     ):
         with pytest.raises(DatabaseReadOnly, match="opened for reading"):
             write()

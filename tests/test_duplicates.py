@@ -372,6 +372,22 @@ def test_equal_bytes_are_found_without_reading_a_file(
     assert named(database.duplicates()) == [["one", "two"]]
 
 
+def test_further_names_of_a_file_are_no_copies_of_it(tmp_path: Path, open_db: Open) -> None:
+    """A link came first by name and was the one to keep: whoever deleted the copies had deleted the picture."""
+    photos = tmp_path / "photos"
+    file = save(photos / "the file.png", 1)
+    (photos / "a link.png").symlink_to("the file.png")
+    os.link(save(photos / "one name.png", 2), photos / "other name.png")
+    database = open_db(backbone="classic")
+    assert database.build(photos).total == 4
+    assert database.duplicates().groups == ()
+    os.utime(shutil.copy(file, photos / "younger copy.png"), (2e9, 2e9))
+    database.build(photos)
+    [group] = database.duplicates().groups
+    assert [Path(image.path).name for image in group.images] == ["the file.png", "younger copy.png"]
+    assert group.freed == file.stat().st_size
+
+
 def test_no_images_have_no_copies(tmp_path: Path, open_db: Open) -> None:
     (tmp_path / "empty").mkdir()
     database = open_db(backbone="classic")

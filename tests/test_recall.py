@@ -265,6 +265,14 @@ def test_a_target_is_a_share(recall: float) -> None:
         Reach(recall=recall)
 
 
+@pytest.mark.parametrize("wrong", [{"sample": 0}, {"sample": -1}, {"k": 0}])
+def test_a_measure_of_nothing_is_refused_in_words(wrong: dict[str, int], collection: Store) -> None:
+    """Numpy said it in its own, of shapes."""
+    [(name, number)] = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} is {number}: it must be at least 1"):
+        measure(collection, **{"sample": 5, "k": 5, **wrong})
+
+
 # --- the command ------------------------------------------------------------------------------------------------
 
 

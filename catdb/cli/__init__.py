@@ -14,7 +14,7 @@ import click
 from catdb.cli.exporting import export
 from catdb.cli.histogram import categories
 from catdb.cli.inventory import failures, info
-from catdb.cli.options import as_json, asking, building, database, open_database, path_type, running, waiting
+from catdb.cli.options import Number, as_json, asking, building, database, open_database, path_type, running, waiting
 from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
 from catdb.cli.serving import serve
@@ -33,6 +33,15 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order in which they are defined
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except OSError as error:  # of --help and --version, which print while the words are parsed
+            say(f"catdb: {error.strerror or error}")
+            raise SystemExit(FAILED) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -107,7 +116,7 @@ def build(
 @click.option(
     "--rescan",
     metavar="MINUTES",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=10.0,
     help="Look through everything this often, whatever events tell [10].",
 )
@@ -115,7 +124,7 @@ def build(
 @click.option(
     "--alert",
     metavar="SIMILARITY",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Say of a new image which others it resembles at least so much.",
 )
 @running
@@ -220,7 +229,7 @@ cli.add_command(failures)
 @click.option(
     "--similarity",
     metavar="S",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=0.93,
     help="How alike the least alike part of a near copy must be [0.93].",
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import errno
 import json
 import os
 import time
@@ -14,12 +12,15 @@ import click
 
 from catdb import shapes
 from catdb.cli.output import Bar, say
+from catdb.cli.targets import csv_file_of
 from catdb.images import Failure
 from catdb.images.sheet import Row, write_sheet
 from catdb.query import Match, Result
 from catdb.reconcile import Progress
 from catdb.report import Report, Tell, report
 from catdb.words import asked, closer, named, searched, shared, short, show
+
+_MOST = 10  # images of one query that are named in a line
 
 
 def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
@@ -34,22 +35,12 @@ def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(shapes.of_result(answer)))
         return
-    click.echo(f"{show(asked(answer))}\n  {named(answer.categories)}")
+    click.echo(f"{show(asked(answer, most=_MOST))}\n  {named(answer.categories)}")
     for match in answer:
         likeness = closer(match.percentile, answer.ceiling)
         line = [f"{match.rank:>4}  {match.similarity:.4f}", show(match.path), shared(answer, match)]
         click.echo("  ".join([*line, likeness] if likeness else line))
     click.echo(f"  {searched(answer)}{'; added' if answer.added else ''}")
-
-
-def require_target(path: str) -> None:
-    """Raise, before the work, the OSError with which a file could not be written after it."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    for wrong, code in ((not os.path.isdir(folder), errno.ENOENT), (not os.access(folder, os.W_OK), errno.EACCES)):
-        if wrong:
-            raise OSError(code, os.strerror(code), folder)
 
 
 @contextmanager
@@ -79,8 +70,7 @@ def _csv_lines(path: str | None) -> Iterator[Callable[[Result], None]]:
     if path is None:
         yield lambda result: None
         return
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
+    with csv_file_of(path) as writer:
         writer.writerow(["query", "rank", "similarity", "path", "shared"])
 
         def write(result: Result) -> None:
@@ -130,7 +120,7 @@ def write_contact_sheet(path: str, results: Sequence[Result]) -> None:
     rows = [
         Row(
             query=next(filter(None, (result.query, *result.together)), None),
-            title="" if result.query else asked(result),
+            title="" if result.query else asked(result, most=_MOST),
             caption=f"{named(result.categories)}\n{searched(result)}",
             matches=[(match.path, _tile(match, result.ceiling)) for match in result],
         )

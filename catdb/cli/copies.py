@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from typing import TYPE_CHECKING
 
 import click
 
 from catdb import shapes
-from catdb.cli.answers import drawing, html_page, require_target
+from catdb.cli.answers import drawing, html_page
 from catdb.cli.options import open_database
 from catdb.cli.output import Bar, say
+from catdb.cli.targets import csv_file_of, require_no_image, require_target
 from catdb.words import TIERS, copied, count, show
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def list_duplicates(
     for target in filter(None, (csv_file, html)):
         require_target(target)
     with open_database(db, mode="r") as store, Bar() as bar:
+        require_no_image(store, csv_file, html)
         found = store.duplicates(similarity=similarity, jobs=jobs, progress=bar)
     for note in found.notes:
         say(f"catdb: {note}")
@@ -66,8 +67,7 @@ def _line(image: Duplicate, *, keep: bool) -> str:
 
 
 def _write_csv(path: str, found: Duplicates) -> None:
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
+    with csv_file_of(path) as writer:
         writer.writerow(["group", "tier", "keep", "path", "width", "height", "bytes", "similarity"])
         for number, group in enumerate(found.groups, 1):
             for image in group.images:

@@ -8,6 +8,7 @@ import click
 
 from catdb.cli.options import database, open_database, path_type
 from catdb.cli.output import Bar, say
+from catdb.cli.targets import require_no_image
 from catdb.words import count, show
 
 
@@ -24,9 +25,12 @@ def export(csv_file: str | None, npz_file: str | None, vectors: bool, db: str | 
     if csv_file and npz_file:
         raise click.UsageError("--csv and --npz: one at a time")
     form, target = ("npz", npz_file) if npz_file else ("csv", csv_file or "-")
+    if target == "-" and sys.stdout is None:
+        raise click.UsageError("stdout is closed; name a file")
     if form == "npz" and target == "-" and sys.stdout.isatty():
         raise click.UsageError("--npz -: not to a terminal; name a file")
     with open_database(db, mode="r") as store, Bar() as bar:
+        require_no_image(store, csv_file, npz_file)
         where = sys.stdout.buffer if target == "-" else target
         written = store.export(where, form=form, vectors=vectors, progress=bar)
     if target != "-":

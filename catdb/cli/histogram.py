@@ -54,7 +54,8 @@ def _lines(found: Sequence[CategoryInfo]) -> Iterator[str]:
     fullest = max((category.images for category in found), default=1)
     wide = max((len(category.id) for category in found), default=0)
     room = shutil.get_terminal_size().columns - longest - wide - 8 - 6 - 1
-    drawn, in_blocks = sys.stdout.isatty() and room >= _LEAST, _can_show(_EIGHTHS)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    drawn, in_blocks = terminal and room >= _LEAST, _can_show(_EIGHTHS)
     for category, name in zip(found, names, strict=True):
         if not drawn:
             yield f"{category.images:>8,}  {category.id}  {name}"
@@ -74,7 +75,7 @@ def bar(count: int, fullest: int, width: int, *, in_blocks: bool) -> str:
 
 def _can_show(text: str) -> bool:
     try:
-        text.encode(sys.stdout.encoding or "ascii")
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except UnicodeEncodeError:
         return False
     return True

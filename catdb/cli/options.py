@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 _NAME = ".catdb"
 Command = Callable[..., Any]
 
+
+class Number(click.FloatRange):
+    """A number in a range. "nan" is in none, but no comparison says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or fail as click does."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 path_type = click.Path(path_type=str, readable=False)  # a closed one is told of like any other that cannot be read
 database = click.option(
     "--db",
@@ -27,7 +40,7 @@ database = click.option(
 waiting = click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=10.0,
     help="How long to wait for another process that is writing [10].",
 )
@@ -71,15 +84,13 @@ def asking(command: Command) -> Command:
             click.option(
                 "--recall",
                 metavar="SHARE",
-                type=click.FloatRange(0, 1, min_open=True),
+                type=Number(0, 1, min_open=True),
                 help="Instead, as far as it takes to find this share of the 10 nearest: 0.95 for instance.",
             ),
             click.option("--exact", is_flag=True, help="Compare with every image."),
             click.option("--category", metavar="NAME", help="Only images of this category, all of them."),
             click.option("--under", metavar="FOLDER", type=path_type, help="Only images in this folder and below."),
-            click.option(
-                "--min-similarity", metavar="S", type=click.FloatRange(-1, 1), help="No image that is less alike."
-            ),
+            click.option("--min-similarity", metavar="S", type=Number(-1, 1), help="No image that is less alike."),
             click.option("--together", is_flag=True, help="Take all images as one query: what they have in common."),
             click.option(
                 "--without",
@@ -121,6 +132,8 @@ def open_database(db: str | None, *, create: bool = False, **options: Any) -> Da
     from catdb.database import Database
     from catdb.errors import DatabaseNotFound
 
+    if db == "":  # of a shell variable that is not set: another database must not be taken for the one that was meant
+        raise click.UsageError("--db is empty: name the database directory, or leave --db out")
     path = db or nearest()
     if path is None and not create:
         raise DatabaseNotFound("there is no .catdb here or above: name one with --db, or make one with catdb build")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catdb.cli.answers import require_target
 from catdb.cli.options import open_database
 from catdb.cli.output import Bar, say
+from catdb.cli.targets import require_no_image, require_target
 from catdb.errors import PathNotFound
+from catdb.whole import replacing
 from catdb.words import count, show
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def report(db: str | None, sample: int, k: int, *, as_json: bool, plot: str | No
     if plot:
         require_target(plot)
     with open_database(db, mode="r") as store, Bar() as bar:
+        require_no_image(store, plot)
         if len(store) <= k:
             raise PathNotFound(
                 f"the database holds {count(len(store), 'image')}: to measure recall takes more than {k}"
@@ -68,4 +70,5 @@ def draw(measured: Sequence[Measured], path: str) -> None:
     axes.set_title(count(measured[0].queries, "query"), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, format="png")
+    with replacing(path) as stream:
+        figure.savefig(stream, format="png")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdb.cli.answers import require_target, told
+from catdb.cli.answers import told
 from catdb.cli.options import open_database
+from catdb.cli.targets import require_no_image, require_target
 from catdb.errors import ImageUnreadable
 from catdb.images import Failure, Unlisted, find
 from catdb.roots import absolute
@@ -37,23 +38,23 @@ def ask(
         raise click.UsageError(f"--sheet {show(sheet)}: a contact sheet is written as .png or .jpg")
     if asked["text"] is not None and (asked["together"] or asked["add"]):
         raise click.UsageError("--together and --add are for images, not for --text")
-    for target in filter(None, (outputs["csv_file"], sheet, outputs["html"])):
+    targets = (outputs["csv_file"], sheet, outputs["html"])
+    for target in filter(None, targets):
         require_target(target)
     unlisted: list[Failure] = []
     answered = failed = 0
     mode = "a" if asked["add"] else "r"
-    with (
-        open_database(db, mode=mode, engine=engine, precision=precision) as store,
-        told(store.path, **outputs) as tell,
-    ):
-        for answer in _answers(store, _queries(paths, unlisted), **asked):
-            tell(answer)
-            answered += 1
-            failed += isinstance(answer, Failure)
-        for folder in unlisted:
-            tell(folder)
-        if not answered and not unlisted:
-            raise ImageUnreadable(f"no image to search with in {', '.join(paths)}")
+    with open_database(db, mode=mode, engine=engine, precision=precision) as store:
+        require_no_image(store, *targets)
+        with told(store.path, **outputs) as tell:
+            for answer in _answers(store, _queries(paths, unlisted), **asked):
+                tell(answer)
+                answered += 1
+                failed += isinstance(answer, Failure)
+            for folder in unlisted:
+                tell(folder)
+            if not answered and not unlisted:
+                raise ImageUnreadable(f"no image to search with in {', '.join(paths)}")
     return _SOME_FAILED if failed or unlisted else 0
 
 

@@ -168,7 +168,7 @@ class _Search:
             else:
                 files.append((path, image))
         if files:
-            files.sort(key=lambda file: (file[1].stamp.mtime_ns, file[0]))
+            files = _each_once(sorted(files, key=lambda file: (file[1].stamp.mtime_ns, file[0])))
             self.units[images[0].id] = _Unit(images[0].id, files, {images[0].digest}, len(files) - 1)
 
     def order(self, units: Iterable[int]) -> list[int]:
@@ -255,6 +255,26 @@ def _departed(path: str, stamp: Stamp) -> str | None:
     except (OSError, ValueError) as error:
         return explain(error)
     return None if same else "changed since it was indexed; catdb build takes it in again"
+
+
+def _each_once(files: Sequence[tuple[str, Image]]) -> list[tuple[str, Image]]:
+    """Leave out further names of a file, which are no copies: a link kept while its target goes would be nothing."""
+    once: list[tuple[str, Image]] = []
+    for file in files:
+        at = next((at for at, other in enumerate(once) if _are_one(file, other)), None)
+        if at is None:
+            once.append(file)
+        elif os.path.islink(once[at][0]):
+            once[at] = file  # the file rather than what points to it
+    return once
+
+
+def _are_one(one: tuple[str, Image], other: tuple[str, Image]) -> bool:
+    """Say whether two names lead to one file. The stamps, with their inode, save asking the system of most."""
+    try:
+        return one[1].stamp == other[1].stamp and os.path.samefile(one[0], other[0])
+    except OSError:
+        return False  # gone meanwhile
 
 
 # --- the three tiers --------------------------------------------------------------------------------------------------
