@@ -171,7 +171,7 @@ class Snapshot:
         return self.catalog.once("regions", self._regions)
 
     def _regions(self) -> Regions:
-        folded = self.store.folded_regions(self.catalog)
+        folded = self.store.cache.regions(self.catalog)
         known = set(folded.categories.tolist())
         waiting = [category for category in self.populated if category not in known]
         if not waiting:

@@ -49,8 +49,8 @@ from catdb.errors import (
 )
 from catdb.folding import due, fitted, in_blocks, merged
 from catdb.images import Stamp
-from catdb.maps import WHOLE, Maps
-from catdb.search import Block, Regions
+from catdb.maps import WHOLE
+from catdb.search import Block
 from catdb.shard import Rows
 from catdb.snapshot import Snapshot
 from catdb.whole import force_directory
@@ -78,11 +78,6 @@ class Store:
     def cache(self) -> Cache:
         """What this process keeps in memory of the database that is there now."""
         return self._connections.cache
-
-    @property
-    def maps(self) -> Maps:
-        """The shard files that this process has found to be sound."""
-        return self.cache.maps
 
     def exists(self) -> bool:
         """Say whether there is a database here, as far as it was ever finished."""
@@ -306,7 +301,7 @@ class Store:
             for pointer, centroids, waiting in made:
                 catalog.point(pointer, centroids, waiting, time.time())
         self._connections.lock.clean = True
-        self.maps.forget(categories)  # what was read of the old files to write the new ones
+        self.cache.maps.forget(categories)  # what was read of the old files to write the new ones
 
     def _write_shards(self, catalog: Catalog, categories: Sequence[int]) -> list[_Made]:
         """Write the new files of those of the categories that have rows, and force them and their names to the disk."""
@@ -356,10 +351,6 @@ class Store:
         features = self.encoding(catalog).rows(catalog.vectors_of(images))
         return Rows(features, np.array(images, np.int64), catalog.categories_of(images, shard.WIDTH))
 
-    def folded_regions(self, catalog: Catalog) -> Regions:
-        """Return the blocks of all shards, as they were read when the shards last changed."""
-        return self.cache.regions(catalog)
-
     def shard_block(
         self,
         catalog: Catalog,
@@ -389,11 +380,11 @@ class Store:
         form = name, encoding.width(catalog.meta()["dimension"]), encoding.store
         in_blocks = pointer.has_parts and slice(None) not in pieces
         blocks = catalog.block_checksums(pointer.category) if in_blocks else ()
-        return self.maps.load(pointer, path, form, pieces=pieces, blocks=blocks, afresh=afresh)
+        return self.cache.maps.load(pointer, path, form, pieces=pieces, blocks=blocks, afresh=afresh)
 
     def foresee(self, pointer: Pointer, pieces: Sequence[slice]) -> Rows | None:
         """Tell the disk which rows will be read of a shard; return those of its file where they may be, see Maps."""
-        return self.maps.foresee(pointer, self.file(pointer.category, pointer.generation), pieces)
+        return self.cache.maps.foresee(pointer, self.file(pointer.category, pointer.generation), pieces)
 
     def is_current(self, pointer: Pointer) -> bool:
         """Say whether a shard is the category's now, whatever a snapshot says."""

@@ -560,7 +560,7 @@ def test_a_reader_remembers_no_more_files_than_there_are(store: Store) -> None:
         fill(store, [number])
         store.fold_all()
         assert answers(reader)[2] == []
-        assert len(reader.maps) <= 10
+        assert len(reader.cache.maps) <= 10
     reader.close()
 
 
