@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb import questions, search
+from catdb import questions, search, threads
 from catdb.backbones import Engine
 from catdb.calibration import chance
 from catdb.images import Failure
@@ -206,7 +206,7 @@ def _nearest(store: Store, asked: Sequence[tuple[Point, str | None]], reach: Rea
     """
     only = reach.only
     results = []
-    with store.snapshot() as snapshot:
+    with threads.turn(), store.snapshot() as snapshot:
         found = search_each(snapshot, [point for point, _ in asked], reach)
         for (point, label), (hits, way) in zip(asked, found, strict=True):
             field = way.field

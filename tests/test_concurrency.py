@@ -11,15 +11,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import CATDB, Instant, child, run, save, unprivileged
 from stock import answers, delete, fill, found_in, make, put, shards, unit
 
-from catdb import Database, DatabaseBusy, DatabaseReadOnly, calibration
+from catdb import Database, DatabaseBusy, DatabaseReadOnly, calibration, search, threads
 from catdb.catalog import Catalog
 from catdb.check import check, repair
+from catdb.query import answer_vector
+from catdb.reach import Reach
 from catdb.scores import Chance
 from catdb.store import GRACE, Store
 
@@ -515,6 +518,32 @@ print(sorted(os.listdir(database.path)))
         ended(process)
     with Database(tmp_path / "db", mode="r") as database:
         assert len(database) == 14
+
+
+def test_searches_take_turns_and_a_fork_in_the_midst_of_one_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several at once handed the interpreter's lock to and fro, and took longer than one after another."""
+    store = make(tmp_path / "db")
+    fill(store, range(20))
+    held, compare = [], search.nearest_to_each
+
+    def nearest(*words: Any, **more: Any) -> list[search.Hits]:
+        held.append(threads.turn().locked())
+        if len(held) == 1:
+            child = os.fork()
+            if child == 0:
+                os._exit(threads.turn().locked())
+            held.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0)
+        return compare(*words, **more)
+
+    monkeypatch.setattr(search, "nearest_to_each", nearest)
+    found = [answer_vector(store, unit(3), Reach(1, exact=True)).matches[0].path for _ in range(2)]
+    assert held == [True, True, True]
+    with pytest.raises(ValueError, match="no direction"):
+        answer_vector(store, np.zeros(12), Reach(1))
+    assert not threads.turn().locked()
+    assert found[0] == found[1]
 
 
 def test_forked_workers_may_search_a_database_that_their_parent_writes_to(store: Store) -> None:
