@@ -296,6 +296,22 @@ def test_a_disk_that_fills_up_for_real_loses_nothing(tmp_path: Path) -> None:
         assert "43 unchanged" in works(*words)
 
 
+def test_a_backup_onto_a_disk_that_is_full_names_that_disk_and_leaves_nothing(tmp_path: Path) -> None:
+    """Where there was no room for the catalog, it was the catalog of the source that was said to be full."""
+    for seed in range(12):
+        save(tmp_path / "photos" / f"{seed}.png", seed)
+    works("build", tmp_path / "photos", "--db", tmp_path / "db", "--backbone", "classic")
+    size = (tmp_path / "db" / "catalog.sqlite").stat().st_size // 1024
+    with small_disk(tmp_path / "disk", 2 * size) as disk:
+        for room in (size // 2, size + 32):  # kilobytes: too little for the catalog, for the shards
+            ballast = disk / "ballast"
+            ballast.write_bytes(bytes(1024 * (2 * size - room)))
+            line = failed("backup", disk / "copy", "--db", tmp_path / "db")
+            assert line == f"catdb: {disk}/copy: No space left on device; there is no backup"
+            assert os.listdir(disk) == ["ballast"]
+            ballast.unlink()
+
+
 def test_a_folder_that_is_closed_for_writing_costs_one_line(tmp_path: Path) -> None:
     db = tmp_path / "db"
     picture = save(tmp_path / "photos" / "one.png", 1)

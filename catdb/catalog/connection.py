@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sqlite3
 import weakref
@@ -16,6 +17,7 @@ from catdb.catalog.rules import RESTORE
 from catdb.errors import DatabaseBusy, DatabaseDamaged, DatabaseReadOnly, StorageError
 
 _STEP = 1024  # pages copied between two looks at an interrupt, and two words of progress
+_READING = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
 _Read = TypeVar("_Read")
 
 
@@ -189,14 +191,20 @@ class Connection:
         """Write the catalog as it is at this moment into a new file. ``progress`` is told (done, of) in pages.
 
         It is copied inside one snapshot. So a writer is not held up (only the log cannot be written back meanwhile),
-        and however much is committed, SQLite has no reason to begin anew. Raises DatabaseBusy for a frozen catalog
-        that somebody with more rights changes meanwhile.
+        and however much is committed, SQLite has no reason to begin anew. Raises OSError where the new file cannot be
+        written, and DatabaseBusy for a frozen catalog that somebody with more rights changes meanwhile.
         """
         before = _stamp(self.path)
         target = sqlite3.connect(path, isolation_level=None)
         try:
             with self.snapshot():
-                self.sql.backup(target, pages=_STEP, progress=lambda _, left, of: progress(of - left, of))
+                try:
+                    self.sql.backup(target, pages=_STEP, progress=lambda _, left, of: progress(of - left, of))
+                except sqlite3.OperationalError as error:  # which does not say of which of the two files
+                    if error.sqlite_errorcode in _READING:
+                        raise
+                    number = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
+                    raise OSError(number, os.strerror(number), path) from error
         finally:
             target.close()
         if self.frozen and (_stamp(self.path) != before or _has_log(self.path)):
