@@ -118,7 +118,7 @@ class Database(Searches):
         return inventory.info(self._store)
 
     def failures(self) -> list[Failure]:
-        """Return the files that could not be read, with the reason of each."""
+        """Return the files that could not be read and the folders that could not be listed, with the reason of each."""
         return inventory.failures(self._store)
 
     def failures_page(self, *, after: str | None = None, limit: int = 100) -> FailurePage:

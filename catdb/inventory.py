@@ -134,7 +134,7 @@ def paths(store: Store) -> Iterator[str]:
 
 
 def failures(store: Store) -> list[Failure]:
-    """Return the files that could not be read, with the reason of each."""
+    """Return the files that could not be read and the folders that could not be listed, with the reason of each."""
     with store.snapshot() as snapshot:
         roots = _roots(snapshot)
         return [Failure(roots.path(root, path), reason) for root, path, reason in snapshot.catalog.failures()]

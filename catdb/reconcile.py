@@ -61,7 +61,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a build did. ``failed`` lists every file in the named folders that could not be read, new or not."""
+    """What a build did. ``failed`` lists all in the named folders that could not be read, new or not."""
 
     added: int
     changed: int
@@ -241,9 +241,9 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
                 survey.unlisted(root, path)
                 if not path:
                     run.closed.add(root)
-                if os.path.isdir(found.path) or _is_known(run.store, root, path):
-                    run.failed.append(found)
-            elif not is_removed(path, removed[root]):
+                if not os.path.isdir(found.path) and not _is_known(run.store, root, path):
+                    continue
+            if not is_removed(path, removed[root]):
                 reason = found.reason if isinstance(found, Failure) else None
                 batch.append(Todo(root, path, found.stamp, reason))
             number += 1

@@ -73,6 +73,7 @@ def adopt(catalog: Catalog, database: str, path: str, *, whole: bool) -> None:
     root = catalog.add_root(name, relative, whole)
     if whole:
         for inner in roots.inside(path):
+            catalog.drop_failures([(inner.id, b"")])  # that it could not be listed: it gets another name now
             prefix = os.fsencode(roots.folder(inner.id))[len(_slashed(name)) :] + b"/"
             catalog.absorb_root(inner.id, root, prefix)
 

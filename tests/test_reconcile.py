@@ -317,7 +317,11 @@ from catdb import Database
 db = Database(sys.argv[1], backbone=Instant())
 report = db.build(sys.argv[2])
 print(report.added, report.moved, report.removed, report.unchanged, report.total)
-for failure in report.failed: print(os.path.relpath(failure.path, sys.argv[2]), failure.reason)
+for failure in sorted(report.failed, key=lambda failure: failure.path):
+    print(os.path.relpath(failure.path, sys.argv[2]), failure.reason)
+kept = {{(failure.path, failure.reason) for failure in db.failures()}}
+assert kept == {{(failure.path, failure.reason) for failure in report.failed}}, kept
+assert db.info().failed == len(kept)
 """
 
 
@@ -335,6 +339,34 @@ def test_what_lies_behind_a_closed_door_is_kept_and_listed(photos: Path, tmp_pat
     (folder / "closed").chmod(0o755)
     (folder / "new.png").chmod(0o644)
     assert build_unprivileged(database, folder) == "1 0 0 5 6\n"
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failure_until_it_can_be_or_is_removed(tmp_path: Path) -> None:
+    """A build listed it among the failures, and those that it left did not hold it."""
+    database, folder = tmp_path / "db", tmp_path / "doors"
+    for seed, name in enumerate(["a.png", "closed/c.png", "inner/closed/d.png"]):
+        save(folder / name, seed)
+    for closed in ("closed", "inner/closed"):
+        (folder / closed).chmod(0)
+    said = "closed permission denied\ninner/closed permission denied\n"  # the very same as Database.failures
+    assert build_unprivileged(database, folder) == "1 0 0 0 1\n" + said
+    with Database(database, mode="r") as reader:
+        assert [failure.path for failure in reader.failures()] == [f"{folder}/closed", f"{folder}/inner/closed"]
+    with Database(database) as writer:
+        writer.remove(folder / "closed")
+    assert build_unprivileged(database, folder) == "0 0 0 1 1\n" + said.split("\n", 1)[1]
+    (folder / "inner" / "closed").chmod(0o755)
+    assert build_unprivileged(database, folder) == "1 0 0 1 2\n"
+    (folder / "closed").chmod(0o755)
+
+
+def test_a_closed_root_that_comes_to_lie_in_another_fails_under_its_new_name(tmp_path: Path) -> None:
+    database, folder = tmp_path / "db", tmp_path / "outer"
+    save(folder / "inner" / "a.png", 1)
+    (folder / "inner").chmod(0)
+    assert build_unprivileged(database, folder / "inner") == "0 0 0 0 0\n. permission denied\n"
+    assert build_unprivileged(database, folder) == "0 0 0 0 0\ninner permission denied\n"
+    (folder / "inner").chmod(0o755)
 
 
 def test_a_root_that_is_closed_keeps_its_images(photos: Path, tmp_path: Path) -> None:

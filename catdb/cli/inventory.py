@@ -49,7 +49,7 @@ def info(db: str | None, as_json: bool) -> None:
 @database
 @as_json
 def failures(db: str | None, as_json: bool) -> None:
-    """List the files that could not be read. Each is tried again when it changes."""
+    """List the files and folders that could not be read. A file is tried again when it changes, a folder each time."""
     with open_database(db, mode="r") as store:
         found = store.failures()
     if as_json:
