@@ -67,7 +67,7 @@ class Searches:
         Searched are the shards of the query's own four categories; ``probes`` says how many instead (the further ones
         by the nearness of their centroids), ``exact`` all. ``recall`` (0.95): instead, in the order in which blocks of
         them are near, as far as it takes to find that share of the ten nearest, as measured on the collection itself
-        (see :mod:`catdb.recall`). A query whose bytes are in the database needs no network.
+        (see :mod:`catdb.recall`). At most one of the three. A query whose bytes are in the database needs no network.
 
         ``category`` (id or name): return images of that category only; its shard is searched whole, and it alone,
         whatever the query's own are. ``under``: return images at or below that path only; searched further, by
@@ -76,7 +76,8 @@ class Searches:
         query, a file, joins the database first, as by :meth:`add` and with no second network pass; it then finds
         itself.
 
-        Raises ImageUnreadable, CategoryUnknown, PathNotFound (``under``), and with ``add`` as that does.
+        Raises ImageUnreadable, CategoryUnknown, PathNotFound (``under``), ValueError for an option that is out of its
+        range, TypeError for one of another kind, and with ``add`` as that does.
         """
         how = How(
             probes=probes, exact=exact, recall=recall, category=category, under=under, min_similarity=min_similarity
@@ -96,7 +97,7 @@ class Searches:
         """Yield the answer to each query in order, a Failure for one that cannot be read (its path is empty where the
         query is no file). Shares network passes. The options are those of :meth:`search`.
         """
-        reach = self._reach(k, **how)
+        queries, reach = _require_several(queries), self._reach(k, **how)
         if add:
             queries = list(queries)
         joined = self._join(queries) if add else _Joined()
@@ -117,7 +118,7 @@ class Searches:
         Asked is for the mean of their unit vectors (d,), in the four categories with the highest mean probability.
         Raises as :meth:`search` does, and ValueError where there are none or they cancel each other out.
         """
-        queries, reach = list(queries), self._reach(k, **how)
+        queries, reach = list(_require_several(queries)), self._reach(k, **how)
         joined = self._join(queries) if add else _Joined()
         result = answer_together(self._store, self._engine, queries, reach, _several(without))
         return readable(joined.mark(result))
@@ -196,7 +197,7 @@ class Searches:
         min_similarity: float | None = None,
         **far: Any,
     ) -> Reach:
-        """Return how far a search with these options goes. Raises CategoryUnknown, and ValueError for what is amiss."""
+        """Return how far a search with these options goes. Raises as :meth:`search` does for what is amiss."""
         number = None if category is None else category_named(category, self._store.categories())
         return Reach(k, **far, only=Filter(number, None if under is None else absolute(under), min_similarity))
 
@@ -233,6 +234,13 @@ class _Joined:
         asked = [path for path in (result.query, *result.together) if path]
         refused = [f"{path} was not added: {self.refused[path]}" for path in asked if path in self.refused]
         return replace(result, added=any(path in self.paths for path in asked), notes=(*result.notes, *refused))
+
+
+def _require_several(queries: Iterable[Query]) -> Iterable[Query]:
+    """Return several queries as they are. Raises TypeError for one alone: a path would be taken for its letters."""
+    if isinstance(queries, str | os.PathLike) or not isinstance(queries, Iterable):
+        raise TypeError(f"several queries are asked for, not one {type(queries).__name__}: put it in a list")
+    return queries
 
 
 def _several(queries: Query | Iterable[Query]) -> list[Query]:

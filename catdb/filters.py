@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,12 @@ from catdb.errors import PathNotFound
 from catdb.roots import Roots
 from catdb.search import Block
 from catdb.snapshot import Snapshot
+
+
+def require_number(name: str, value: object, *, whole: bool = False) -> None:
+    """Raise TypeError for an option that is no number: a text compares with none, and would fail far from here."""
+    if not isinstance(value, Integral if whole else Real):
+        raise TypeError(f"{name} is {value!r}: it must be a {'whole ' if whole else ''}number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,10 @@ class Filter:
 
     def __post_init__(self) -> None:
         least = self.min_similarity
-        if least is not None and not (math.isfinite(least) and -1 <= least <= 1):
+        if least is None:
+            return
+        require_number("min_similarity", least)
+        if not (math.isfinite(least) and -1 <= least <= 1):
             raise ValueError(f"min_similarity is {least}: it must be from -1 to 1")
 
 

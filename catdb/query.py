@@ -143,7 +143,8 @@ def answer_text(store: Store, engine: Engine, text: str, reach: Reach, without: 
         categories, means = snapshot.regions().shards
         centroids = dict(zip(categories.tolist(), snapshot.encoding.back(means), strict=True))
     point = questions.of_categories({category: centroids[category] for category in meant.categories})
-    reach = replace(reach, probes=max(reach.probes, len(meant.categories)))  # all that it means
+    if not reach.exact and reach.recall is None:
+        reach = replace(reach, probes=max(reach.probes, len(meant.categories)))  # all that it means
     [result] = _nearest(store, [(questions.without(point, away), None)], reach)
     return replace(result, text=text, without=tuple(map(path_of, without)), notes=(meant.note, *result.notes))
 

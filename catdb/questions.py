@@ -80,6 +80,10 @@ def _unit(vector: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def category_named(name: str, names: Names) -> int:
     """Return the number of the category with this id or name. CategoryUnknown, with the choices, where not just one."""
+    if not isinstance(name, str):
+        raise TypeError(f"category is {name!r}: it must be the id or the name of one, as text")
+    if not name.strip():
+        raise CategoryUnknown("the name of the category is empty; see catdb categories")
     asked, plain = name.casefold(), _plain(name)
     found = [n for n, (key, word) in enumerate(names) if asked == key.casefold() or plain == _plain(word)]
     if len(found) > 1:
@@ -107,6 +111,8 @@ def meaning(text: str, names: Names, held: Collection[int]) -> Meaning:
     How much is shared is Dice's coefficient of the two sets of words; an id means its category. CategoryUnknown, with
     near names, where no name shares a word, or only such as hold no image.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text is {text!r}: it must be words")
     words = _words(text)
     scores = {number: _shared(text, words, *names[number]) for number in range(len(names))}
     best = max(scores.values(), default=0.0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from catdb import search
 from catdb.backbones import PER_IMAGE
 from catdb.calibration import recall
-from catdb.filters import EVERYTHING, Filter, admitted
+from catdb.filters import EVERYTHING, Filter, admitted, require_number
 from catdb.questions import Point
 from catdb.snapshot import Snapshot
 
@@ -28,6 +28,7 @@ class Reach:
     """How much to return, ``only`` of what, and how far to look: ``probes`` categories, with ``exact`` all of them.
 
     With ``recall`` instead as far as it takes for that share of the ten nearest to be found, see :mod:`catdb.recall`.
+    Raises ValueError and TypeError for what is no such number, and ValueError where several of the three are given.
     """
 
     k: int = 10
@@ -38,10 +39,17 @@ class Reach:
 
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("probes", self.probes)):
+            require_number(name, value, whole=True)
             if value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
-        if self.recall is not None and not 0 < self.recall <= 1:
-            raise ValueError(f"recall is {self.recall}: it must be above 0, and at most 1")
+        if self.recall is not None:
+            require_number("recall", self.recall)
+            if not 0 < self.recall <= 1:
+                raise ValueError(f"recall is {self.recall}: it must be above 0, and at most 1")
+        far = {"probes": self.probes != PER_IMAGE, "exact": self.exact, "recall": self.recall is not None}
+        if sum(map(bool, far.values())) > 1:
+            given = " and ".join(name for name in far if far[name])
+            raise ValueError(f"{given}: each says how far to search, so give only one of them")
 
 
 def search_each(snapshot: Snapshot, points: Sequence[Point], reach: Reach) -> list[tuple[search.Hits, Way]]:

@@ -106,6 +106,10 @@ def test_filters_are_options(here: Path) -> None:
         ([], 2, "name the images to search with, or else give a --text"),
         (["--text", "red", "--add"], 2, "--together and --add are for images"),
         (["--together", "empty"], 1, "no image to search with in empty"),
+        (["photos/few/00.png", "--exact", "--probes", "4"], 2, "--probes and --exact: each says how far to search"),
+        (["photos/few/00.png", "--exact", "--recall", "0.9"], 2, "--recall and --exact: each says how far"),
+        (["--text", "red", "--probes", "1", "--recall", "0.9"], 2, "--probes and --recall: each says how far"),
+        (["photos/few/00.png", "--category", ""], 1, "the name of the category is empty"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(words: list[str], code: int, said: str, here: Path) -> None:

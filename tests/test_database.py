@@ -402,6 +402,8 @@ def test_a_category_is_asked_for_by_id_or_name(photos: Path, open_db: Open) -> N
         ("maillot", "2 categories are called 'maillot': n03710637, n03710721; give the id"),
         ("eagle", "no category is called 'eagle'; near: n01614925 bald eagle, n02088364 beagle"),
         ("qqqq", "no category is called 'qqqq'; see catdb categories"),
+        ("", "the name of the category is empty; see catdb categories"),  # the first five of all were near
+        (" ", "the name of the category is empty; see catdb categories"),
     ],
 )
 def test_a_name_that_is_none_or_two_is_explained(name: str, said: str, photos: Path, open_db: Open) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,6 +249,63 @@ def test_a_reach_of_nothing_is_refused(options: dict[str, int], photos: Path, op
         database.search(photos / "3.png", **options)
     with pytest.raises(ValueError, match="must be at least 1"):
         database.search_many([], **options)  # at once, not at the first answer
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"exact": True, "probes": 8}, "probes and exact: each says how far to search, so give only one of them"),
+        ({"exact": True, "recall": 0.9}, "exact and recall: each says"),
+        ({"recall": 0.9, "probes": 1}, "probes and recall: each says"),
+    ],
+)
+def test_ways_to_search_that_exclude_each_other_are_refused(
+    options: dict[str, Any], said: str, photos: Path, open_db: Open, instant: Instant
+) -> None:
+    """Some of them were left out of account without a word."""
+    database = open_db(backbone=instant)
+    database.build(photos)
+    with pytest.raises(ValueError, match=said):
+        database.search(photos / "3.png", **options)
+    assert len(database.search_text("category", exact=True)) == 10  # whose many categories are no probes asked for
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"k": "3"}, "k is '3': it must be a whole number"),
+        ({"k": 2.5}, "k is 2.5: it must be a whole number"),
+        ({"probes": None}, "probes is None: it must be a whole number"),
+        ({"recall": "0.9"}, "recall is '0.9': it must be a number"),
+        ({"min_similarity": "0.9"}, "min_similarity is '0.9': it must be a number"),
+        ({"category": 5}, "category is 5: it must be the id or the name of one, as text"),
+    ],
+)
+def test_an_option_of_another_kind_is_a_type_error_in_words(
+    options: dict[str, Any], said: str, photos: Path, open_db: Open, instant: Instant
+) -> None:
+    """It was an AttributeError, or a TypeError from deep within."""
+    database = open_db(backbone=instant)
+    database.build(photos)
+    with pytest.raises(TypeError, match=f"^{said}$"):
+        database.search(photos / "3.png", **options)
+    assert len(database.search(photos / "3.png", k=np.int64(3), recall=np.float32(1))) == 3
+    with pytest.raises(TypeError, match="text is 5: it must be words"):
+        database.search_text(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [str, Path, picture])
+def test_one_query_in_place_of_several_is_a_type_error(
+    kind: Callable[..., Any], photos: Path, open_db: Open, instant: Instant
+) -> None:
+    """Of a path each letter was taken for a query."""
+    database = open_db(backbone=instant)
+    database.build(photos)
+    query = picture(3) if kind is picture else kind(photos / "3.png")
+    for search in (database.search_many, database.search_together):
+        with pytest.raises(TypeError, match="several queries are asked for, not one [A-Za-z]+: put it in a list"):
+            search(query)
+        assert search([query])
 
 
 def test_an_empty_database_answers_with_nothing(photos: Path, open_db: Open, instant: Instant) -> None:

@@ -178,6 +178,9 @@ WRONG = (
     ("/api/search?image=1&recall=1.01", 422),
     ("/api/search?image=1&probes=1001", 422),
     ("/api/search?image=1&exact=maybe", 422),
+    ("/api/search?image=1&exact=1&recall=0.9", 422),  # one of them was left out of account
+    ("/api/search?image=1&exact=1&probes=8", 422),
+    ("/api/search?image=1&recall=0.9&probes=8", 422),
     ("/api/search?image=1&category=" + "x" * 201, 422),
 )
 

@@ -78,9 +78,7 @@ def asking(command: Command) -> Command:
     for option in reversed(
         (
             click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Matches of each query [10]."),
-            click.option(
-                "--probes", metavar="N", type=click.IntRange(1), default=4, help="Categories to search [its own 4]."
-            ),
+            click.option("--probes", metavar="N", type=click.IntRange(1), help="Categories to search [its own 4]."),
             click.option(
                 "--recall",
                 metavar="SHARE",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catdb.backbones import PER_IMAGE
 from catdb.cli.answers import told
 from catdb.cli.options import open_database
 from catdb.cli.targets import require_no_image, require_target
@@ -38,6 +39,10 @@ def ask(
         raise click.UsageError(f"--sheet {show(sheet)}: a contact sheet is written as .png or .jpg")
     if asked["text"] is not None and (asked["together"] or asked["add"]):
         raise click.UsageError("--together and --add are for images, not for --text")
+    far = [f"--{name}" for name in ("probes", "recall", "exact") if asked[name]]
+    if len(far) > 1:
+        raise click.UsageError(f"{' and '.join(far)}: each says how far to search, so give only one of them")
+    asked["probes"] = asked["probes"] or PER_IMAGE
     targets = (outputs["csv_file"], sheet, outputs["html"])
     for target in filter(None, targets):
         require_target(target)
