@@ -1,5 +1,6 @@
 """The command ``catdb``, and ``python -m catdb``: an interruption ends it in silence also before there is a command."""
 
+import atexit
 import os
 import signal
 
@@ -10,10 +11,12 @@ def main() -> None:
     """Load the command line, which takes a moment, and run it.
 
     Until it is loaded SIGINT ends the process at once: nothing has been begun, and a KeyboardInterrupt amid an import
-    would be a traceback, or be swallowed. Where a shell has a background job ignore SIGINT, it stays ignored.
+    would be a traceback, or be swallowed. Where a shell has a background job ignore SIGINT, it stays ignored. And so it
+    is by all once Python takes itself down, when what there was to do is done and has an exit code.
     """
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heard:
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
     from catdb.cli import main as run
 

@@ -22,22 +22,33 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     """
     target = os.path.realpath(path)  # a link stays one
     if os.path.lexists(target) and not os.path.isfile(target):  # a pipe or a device cannot be replaced, a folder opened
-        with open(path, "wb") as stream:
+        stream = open(path, "wb")  # noqa: SIM115 - what this raises names the file already
+        with _named(path), stream:
             yield stream
         return
     part = f"{target}.{secrets.token_hex(4)}.part"
+    with _named(path, "; nothing was written"):
+        try:
+            with open(part, "xb") as stream:  # and not mkstemp, whose files nobody else may read
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part)
+            raise
+
+
+@contextmanager
+def _named(path: str, end: str = "") -> Iterator[None]:
+    """Turn what the file system refuses inside into a StorageError that names the file."""
     try:
-        with open(part, "xb") as stream:  # and not mkstemp, whose files nobody else may read
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, target)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(part)
-        if isinstance(error, OSError) and not isinstance(error, CatdbError | BrokenPipeError):  # a file breaks no pipe
-            raise StorageError(f"{path}: {error.strerror or error}; nothing was written") from error
+        yield
+    except (CatdbError, BrokenPipeError):  # a file breaks no pipe
         raise
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}{end}") from error
 
 
 def force_directory(path: str) -> None:

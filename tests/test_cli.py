@@ -303,6 +303,23 @@ def test_an_interruption_while_the_command_line_is_loaded_is_silence_and_130(
     assert (process.returncode, out, err) == (130, "", "")
 
 
+LATE = """
+import os, runpy, signal, sys
+class Late:
+    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGINT):
+        kill(own, number)
+late = Late()
+runpy.run_module("catdb", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_an_interruption_when_all_is_done_changes_no_exit_code(here: Path) -> None:
+    """While Python took itself down it was the signal that ended an export, of which the table was there."""
+    with child(LATE, "export", "--csv", "table.csv") as process:
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (0, "", "table.csv: 9 images\n")
+
+
 def test_an_interrupted_build_resumes(photos: Path) -> None:
     script = f"import catdb.backbones\ncatdb.backbones.BATCH = 4\ncalls = 0\n{STUCK}".format(
         module="catdb.backbones.classic", name="Classic.embed"
@@ -454,6 +471,20 @@ def test_a_table_or_curve_that_cannot_be_written_is_named_and_leaves_the_old_one
     done = clean(call(*words.split(), "out"), 1)
     assert done.stderr == "catdb: out: No space left on device; nothing was written\n"
     assert Path("out").read_text() == "the old one" and list(Path().glob("out.*")) == []
+
+
+def test_a_device_that_takes_no_more_is_named(here: Path) -> None:
+    """Of a file that is replaced it was, of a device there was the reason alone."""
+    for words in ("search photos/3.png --csv", "duplicates --csv", "export --npz", "recall -k 3 --plot"):
+        done = clean(call(*words.split(), "/dev/full"), 1)
+        assert done.stderr == "catdb: /dev/full: No space left on device\n", words
+
+
+@pytest.mark.parametrize("name", ["curve.txt", "curve.pdf", "c.png.jpg"])
+def test_a_curve_is_written_as_png_alone(name: str, here: Path) -> None:
+    """It was written as PNG under whatever name."""
+    done = clean(call("recall", "-k", "3", "--plot", name), 2)
+    assert f"--plot {name}: a curve is written as .png" in done.stderr and not Path(name).exists()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_export_tells_what_is_wrong(here: Path) -> None:
     assert "there is no database here" in one_line(run("export", "--db", "photos"))
     done = subprocess.run(["bash", "-c", f"{CATDB} export --vectors | head -1"], capture_output=True, timeout=60)
     assert (done.stdout[:5], done.stderr) == (b"path,", b"")
-    assert one_line(run("export", "--csv", "/dev/full")).endswith("No space left on device")
+    assert one_line(run("export", "--csv", "/dev/full")) == "/dev/full: No space left on device"
 
 
 # --- relocate -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 def report(db: str | None, sample: int, k: int, *, as_json: bool, plot: str | None) -> None:
     """Do what ``catdb recall`` does."""
     if plot:
+        if os.path.splitext(plot)[1].lower() not in ("", ".png"):
+            raise click.UsageError(f"--plot {show(plot)}: a curve is written as .png")
         require_target(plot)
     with open_database(db, mode="r") as store, Bar() as bar:
         require_no_image(store, plot)
