@@ -67,7 +67,9 @@ class Searches:
         Searched are the shards of the query's own four categories; ``probes`` says how many instead (the further ones
         by the nearness of their centroids), ``exact`` all. ``recall`` (0.95): instead, in the order in which blocks of
         them are near, as far as it takes to find that share of the ten nearest, as measured on the collection itself
-        (see :mod:`catdb.recall`). At most one of the three. A query whose bytes are in the database needs no network.
+        (see :mod:`catdb.recall`). At most one of the three. A query whose bytes are in the database needs no network,
+        and one whose file is not there but known to the database is searched with by what is stored of it; the notes
+        say so.
 
         ``category`` (id or name): return images of that category only; its shard is searched whole, and it alone,
         whatever the query's own are. ``under``: return images at or below that path only; searched further, by

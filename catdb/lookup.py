@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL.Image import Image as PILImage
 from catdb.backbones import Engine
 from catdb.errors import ImageUnreadable
 from catdb.images import Content, Failure, Stamp, decode, fingerprint, fit
+from catdb.images.find import explain
 from catdb.questions import Point
 from catdb.roots import Roots, absolute
 from catdb.snapshot import Snapshot
@@ -23,7 +25,10 @@ Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
 
 
 def points(store: Store, engine: Engine, queries: Sequence[Query]) -> list[Point | Failure]:
-    """Return the point of each query, a Failure for one that cannot be read; new images share one network pass."""
+    """Return the point of each query, a Failure for one that cannot be read; new images share one network pass.
+
+    An image of the database whose file is not there is no failure: the notes of its point say that it is away.
+    """
     found: list[Any] = [_look_up(store, engine, query) for query in queries]
     new = [place for place, point in enumerate(found) if isinstance(point, np.ndarray)]
     if new:
@@ -80,13 +85,17 @@ def _look_up(store: Store, engine: Engine, query: Query) -> Point | Failure | ND
 
 
 def _stored(snapshot: Snapshot, database: str, path: str) -> Point | None:
-    """Return what is stored of an indexed file that has not changed since."""
+    """Return what is stored of an indexed file that has not changed since, or with a note of one that is away."""
     place = Roots(snapshot.catalog.roots(), database).place(path)
     image = snapshot.catalog.image_at(*place) if place else None
-    try:
-        return point_of(snapshot, image.id) if image and Stamp.of(os.stat(path)) == image.stamp else None
-    except OSError:
+    if image is None:
         return None
+    try:
+        return point_of(snapshot, image.id) if Stamp.of(os.stat(path)) == image.stamp else None
+    except OSError as error:
+        point = None if os.path.lexists(path) else point_of(snapshot, image.id)
+        note = f"{path} cannot be read ({explain(error)}): searched by what the database knows of it"
+        return point and replace(point, notes=(note,))
 
 
 def point_of(snapshot: Snapshot, image: int) -> Point | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from catdb import questions, search, threads
 from catdb.backbones import Engine
 from catdb.calibration import chance
+from catdb.filters import EVERYTHING
 from catdb.images import Failure
 from catdb.lookup import Query, path_of, point_of, points, readable
 from catdb.questions import Point
@@ -213,7 +214,7 @@ def _nearest(store: Store, asked: Sequence[tuple[Point, str | None]], reach: Rea
             field = way.field
             scores = chance(snapshot, field.total)
             matches = tuple(_matches(store, snapshot, hits, scores, only.min_similarity))
-            notes = [*snapshot.notes_on(way.probed), *_none_so_similar(hits, matches)]
+            notes = (*point.notes, *snapshot.notes_on(way.probed), *_too_few(hits, matches, field.total, reach))
             results.append(
                 Result(
                     query=label,
@@ -226,7 +227,7 @@ def _nearest(store: Store, asked: Sequence[tuple[Point, str | None]], reach: Rea
                     widened=way.widened,
                     rows=hits.rows,
                     centroids=way.centroids,
-                    notes=tuple(notes),
+                    notes=notes,
                     admitted=hits.scanned if only.category is not None else field.admits.images,
                     ceiling=scores.ceiling if scores else None,
                 )
@@ -234,9 +235,16 @@ def _nearest(store: Store, asked: Sequence[tuple[Point, str | None]], reach: Rea
     return results
 
 
-def _none_so_similar(hits: search.Hits, matches: Sequence[Match]) -> Iterator[str]:
+def _too_few(hits: search.Hits, matches: Sequence[Match], total: int, reach: Reach) -> Iterator[str]:
+    """Yield why there are fewer matches than were asked for, where that is not plain from what was asked."""
     if len(hits.similarities) and not matches:
         yield f"no image is so similar: the nearest of those compared has {float(hits.similarities[0]):.4f}"
+    elif reach.only == EVERYTHING and not reach.exact and len(matches) < reach.k and hits.scanned < total:
+        further = "a higher recall" if reach.recall else "more probes"
+        yield (
+            f"only {hits.scanned:,} of {total:,} images were compared, too few for k = {reach.k:,}:"
+            f" search with {further}, or exact"
+        )
 
 
 def _matches(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ class Point:
 
     vector: NDArray[np.float16]
     categories: tuple[tuple[int, float], ...]
+    notes: tuple[str, ...] = ()  # what a person should know of where it comes from, a line each
 
 
 def together(points: Sequence[Point]) -> Point:
@@ -43,7 +45,7 @@ def together(points: Sequence[Point]) -> Point:
             shares[category] = shares.get(category, 0.0) + probability / len(points)
     ranked = sorted(shares.items(), key=lambda share: -share[1])  # stable: ties in the order of the images
     mean = np.mean([_unit(point.vector) for point in points], axis=0)
-    return Point(_unit(mean).astype(np.float16), tuple(ranked[:PER_IMAGE]))
+    return Point(_unit(mean).astype(np.float16), tuple(ranked[:PER_IMAGE]), _notes(points))
 
 
 def without(point: Point, others: Sequence[Point]) -> Point:
@@ -57,7 +59,8 @@ def without(point: Point, others: Sequence[Point]) -> Point:
     if not others:
         return point
     away = np.mean([_unit(other.vector) for other in others], axis=0)
-    return Point(_unit(_unit(point.vector) - AWAY * away).astype(np.float16), point.categories)
+    vector = _unit(_unit(point.vector) - AWAY * away).astype(np.float16)
+    return replace(point, vector=vector, notes=_notes([point, *others]))
 
 
 def of_categories(centroids: Mapping[int, NDArray[np.float32]]) -> Point:
@@ -65,6 +68,10 @@ def of_categories(centroids: Mapping[int, NDArray[np.float32]]) -> Point:
     share = ((category, 1 / len(centroids)) for category in centroids)
     mean = np.mean([_unit(centroid) for centroid in centroids.values()], axis=0)
     return Point(_unit(mean).astype(np.float16), tuple(share))
+
+
+def _notes(points: Iterable[Point]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(point.notes for point in points)))
 
 
 def _unit(vector: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from catdb.calibration import chance
 from catdb.catalog import is_removed
 from catdb.errors import PathNotFound
 from catdb.images import Content, Failure, Stamp, excluded, fingerprint
-from catdb.lookup import point_of, points
+from catdb.lookup import points
 from catdb.query import Prediction, answer_point
 from catdb.questions import Point
 from catdb.reach import Reach
@@ -72,13 +72,11 @@ class Why:
 
 def why(store: Store, engine: Engine, a: str, b: str) -> Why:
     """Compare two images, given as absolute paths. Raises PathNotFound where one neither exists nor is known."""
-    kept = [_kept(store, path) for path in (a, b)]
-    for path, found in zip((a, b), kept, strict=True):
-        if found is None and not os.path.lexists(path):
-            raise PathNotFound(f"{path}: no such file, and the database knows no image of that name")
-    asked = [path for path, found in zip((a, b), kept, strict=True) if found is None]
-    embedded = iter(points(store, engine, asked))
-    one, other = (next(embedded) if found is None else found for found in kept)
+    with store.snapshot() as snapshot:
+        for path in (a, b):
+            if not os.path.lexists(path) and _look(store, snapshot, path)[1] is None:
+                raise PathNotFound(f"{path}: no such file, and the database knows no image of that name")
+    one, other = points(store, engine, [a, b])
     of_a, of_b = _side(store, a, one), _side(store, b, other)
     if isinstance(one, Failure) or isinstance(other, Failure):
         return Why(of_a, of_b, None, None, None, (), Finding(), Finding())
@@ -96,15 +94,6 @@ def why(store: Store, engine: Engine, a: str, b: str) -> Why:
         _finding(store, one, other, of_b),
         _finding(store, other, one, of_a),
     )
-
-
-def _kept(store: Store, path: str) -> Point | None:
-    """Return what is stored of an image whose file is not there, as that of a folder that is away."""
-    if os.path.lexists(path):
-        return None
-    with store.snapshot() as snapshot:
-        _, known = _look(store, snapshot, path)
-        return point_of(snapshot, known.id) if known else None
 
 
 def _look(store: Store, snapshot: Snapshot, path: str) -> tuple[tuple[int, bytes] | None, Image | None]:

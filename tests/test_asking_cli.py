@@ -160,6 +160,36 @@ def test_a_query_of_several_of_which_one_cannot_be_read_is_told_like_any_other(h
     assert Path("x.csv").read_text().splitlines() == ["query,rank,similarity,path,shared"]
 
 
+def test_an_image_of_a_folder_that_is_away_is_a_query_as_any_other(here: Path) -> None:
+    """``mv photos renamed; catdb search photos/few/00.png`` ended with 3, and the note had its path unescaped."""
+    shutil.copy("photos/few/00.png", "photos/few/a\nb.png")
+    clean(call("build", "photos"))
+    first = answer("photos/few/00.png", "--exact")
+    os.rename("photos", "renamed")
+    note = " cannot be read (no such file or directory): searched by what the database knows of it"
+    found = answer("photos/few/00.png", "--exact")
+    assert found == {**first, "notes": [f"{here}/photos/few/00.png{note}"]}
+    words = ["photos/few/a\nb.png", "-k", "1", "--html", "x.html", "--csv", "x.csv", "--sheet", "x.png"]
+    done = clean(call("search", *words))
+    assert done.stderr.splitlines()[0] == f"catdb: {here}/photos/few/a\\nb.png{note}"
+    assert note in Path("x.html").read_text() and Path("x.png").stat().st_size > 1000
+    assert len(Path("x.csv").read_text().splitlines()) > 1
+    together = answer("photos/few/00.png", "renamed/few/01.png", "--together", "--without", "photos/few/02.png")
+    assert together["notes"] == [f"{here}/photos/few/{name}.png{note}" for name in ("00", "02")]
+    out = clean(call("why", "photos/few/00.png", "renamed/few/00.png")).stdout.splitlines()
+    assert out[2] == "   away: its file is not there now; what is stored of it is compared"
+    assert "nowhere.png: no such file or directory" in clean(call("search", "photos/nowhere.png"), 3).stderr
+
+
+def test_too_few_matches_come_with_what_to_do(here: Path) -> None:
+    done = clean(call("search", "photos/few/00.png", "-k", "100000"))
+    few = done.stdout.count("of random pairs")
+    assert done.stderr == (
+        f"catdb: only {few} of 60 images were compared, too few for k = 100,000: search with more probes, or exact\n"
+    )
+    assert clean(call("search", "photos/few/00.png", "-k", "100000", "--exact")).stderr == ""
+
+
 def test_words_are_a_query(here: Path) -> None:
     name = answer("photos/few/00.png")["categories"][0]["name"]  # type: ignore[index]
     done = clean(call("search", "--text", name, "-k", "2", "--sheet", "sheet.png"))

@@ -406,6 +406,73 @@ def test_what_is_no_query_at_all_is_a_type_error(query: object, photos: Path, op
         database.search(query)  # type: ignore[arg-type]
 
 
+# --- an image whose file is away ------------------------------------------------------------------------------------
+
+
+def is_away(path: Path) -> str:
+    return f"{path} cannot be read (no such file or directory): searched by what the database knows of it"
+
+
+@pytest.mark.parametrize("gone", ["a folder that was renamed", "a disk that is unplugged", "a file that was deleted"])
+def test_an_indexed_image_that_is_away_is_searched_with_by_its_path(
+    gone: str, photos: Path, open_db: Open, instant: Instant
+) -> None:
+    """It was "no such file or directory", though all that a search needs is in the catalog."""
+    database = open_db(backbone=instant)
+    database.build(photos)
+    path, other, here = photos / "3.png", photos / "below" / "10.png", save(Path("here.png"), 50)
+    before = [database.search(path, exact=True), database.search(here, without=[path, other, path], exact=True)]
+    both = database.search_together([path, other, path], exact=True)
+    if gone == "a folder that was renamed":
+        photos.rename(photos.with_name("renamed"))
+    elif gone == "a disk that is unplugged":
+        shutil.rmtree(photos)
+        photos.mkdir()  # where it was mounted
+    else:
+        path.unlink()
+        other.unlink()
+    instant.passes = 0
+    result = database.search(str(path), exact=True)
+    assert (result.query, result.matches, result.notes) == (str(path), before[0].matches, (is_away(path),))
+    found = list(database.search_many([path, photos / "nowhere.png", other], k=1, exact=True))
+    assert [one.notes for one in found if isinstance(one, Result)] == [(is_away(path),), (is_away(other),)]
+    assert found[1] == Failure(str(photos / "nowhere.png"), "no such file or directory")
+    joint = database.search_together([path, other, path], exact=True)
+    assert (joint.matches, joint.notes) == (both.matches, (is_away(path), is_away(other)))
+    assert instant.passes == 0
+    turned = database.search(here, without=[path, other, path], exact=True)
+    assert (turned.matches, turned.notes) == (before[1].matches, (is_away(path), is_away(other)))
+    assert is_away(path) in database.search_text("category", without=path).notes
+    added = database.search(path, add=True, exact=True)
+    assert (added.added, added.notes) == (False, (is_away(path),))
+
+
+def test_a_deleted_image_is_searched_with_until_the_next_build(photos: Path, open_db: Open, instant: Instant) -> None:
+    database = open_db(backbone=instant)
+    database.build(photos)
+    (photos / "3.png").unlink()
+    assert database.search(photos / "3.png", k=1).notes == (is_away(photos / "3.png"),)
+    database.build(photos)
+    with pytest.raises(ImageUnreadable, match="no such file or directory"):
+        database.search(photos / "3.png", k=1)
+
+
+def test_a_file_that_is_there_is_what_is_searched_with_though_another_one_is_indexed(
+    photos: Path, open_db: Open, instant: Instant
+) -> None:
+    database = open_db(backbone=instant)
+    database.build(photos)
+    save(photos / "3.png", 77)
+    instant.passes = 0
+    changed = database.search(photos / "3.png", k=1, exact=True)
+    assert (changed.notes, instant.passes) == ((), 1)
+    assert changed[0].similarity < 0.999
+    (photos / "3.png").unlink()
+    (photos / "3.png").symlink_to("nowhere.png")
+    with pytest.raises(ImageUnreadable, match="no such file or directory"):
+        database.search(photos / "3.png")
+
+
 # --- what comes back ------------------------------------------------------------------------------------------------
 
 
@@ -469,6 +536,25 @@ def test_a_damaged_shard_is_read_from_the_catalog_and_said(
     assert len(result.notes) == result.populated and all("catdb check --repair" in note for note in result.notes)
     assert database.check(repair=True).ok
     assert open_db(backbone=instant).search(photos / "3.png").notes == ()
+
+
+def test_too_few_matches_for_want_of_images_compared_are_explained(crowd: Database, tmp_path: Path) -> None:
+    """15 of 167 images came back for ``k=100000``, and nothing said why or what to do."""
+    image = picture(4)
+    some = crowd.search(image, k=1, probes=1).scanned
+    assert 1 < some < 150
+    said = (f"only {some} of 150 images were compared, too few for k = {{}}: search with more probes, or exact").format
+    for k, notes in ((some, ()), (some + 1, (said(some + 1),)), (100_000, (said("100,000"),))):
+        result = crowd.search(image, k=k, probes=1)
+        assert (len(result), result.scanned, result.notes) == (some, some, notes)
+    assert crowd.search_together([image, image], k=149, probes=1).notes == (said(149),)
+    for everything in ({"exact": True}, {"probes": 10}, {"recall": 0.95}):  # below 500 images a target compares all
+        result = crowd.search(image, k=100_000, **everything)  # type: ignore[arg-type]
+        assert (len(result), result.notes) == (150, ())
+    least, category = {"min_similarity": -1.0}, {"category": crowd.search(image).categories[0].id}
+    for filtered in (least, category, {"under": tmp_path / "crowd"}):
+        result = crowd.search(image, k=149, probes=1, **filtered)  # type: ignore[arg-type]
+        assert result.notes == (), filtered
 
 
 @pytest.mark.damaged

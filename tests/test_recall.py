@@ -165,6 +165,16 @@ def test_one_query_of_several_goes_further_where_its_own_categories_hold_nothing
     store.close()
 
 
+def test_a_target_that_leaves_too_few_matches_says_what_to_do(collection: Store) -> None:
+    """More probes would change nothing, as a target has its own measure of how far to go."""
+    result = answer_vector(collection, vectors(COUNT + 1)[-1], Reach(COUNT, recall=0.9))
+    assert result.notes == (
+        f"only {result.scanned:,} of {COUNT:,} images were compared, too few for k = {COUNT:,}:"
+        " search with a higher recall, or exact",
+    )
+    assert answer_vector(collection, vectors(COUNT + 1)[-1], Reach(result.scanned, recall=0.9)).notes == ()
+
+
 def test_a_whole_recall_is_an_exact_search(collection: Store) -> None:
     query = vectors(COUNT + 1)[-1]
     exact, whole = (answer_vector(collection, query, reach) for reach in (Reach(exact=True), Reach(recall=1.0)))

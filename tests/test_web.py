@@ -119,6 +119,18 @@ def test_an_upload_finds_what_the_file_finds(client: Client, built: Database, in
     assert found["categories"] == json.loads(json.dumps(shapes.of_result(expected)["categories"]))
 
 
+def test_too_few_matches_are_explained_to_programs_and_the_page(client: Client, built: Database) -> None:
+    """It is a note of the answer: to an image by its number, and to an upload."""
+    image = built.images(limit=1).images[0]
+    some = built.search(image.path, k=1, probes=1).scanned
+    assert some < 12
+    said = [f"only {some} of 12 images were compared, too few for k = 100: search with more probes, or exact"]
+    assert client.get(f"/api/search?image={image.id}&k=100&probes=1").json()["notes"] == said
+    sent = client.post("/api/search?k=100&probes=1", content=Path(image.path).read_bytes(), headers=OWN)
+    assert sent.json()["notes"] == said
+    assert client.get(f"/api/search?image={image.id}&k=100&exact=true").json()["notes"] == []
+
+
 def test_an_upload_of_known_bytes_needs_no_network(client: Client, photos: Path, instant: Instant) -> None:
     passes = instant.passes
     found = client.post("/api/search", content=(photos / "3.png").read_bytes(), headers=OWN).json()

@@ -31,7 +31,7 @@ def print_answer(answer: Result | Failure, *, as_json: bool) -> None:
             click.echo(json.dumps(shapes.of_unanswered(answer)))
         return
     for note in answer.notes:
-        say(f"catdb: {note}")
+        say(f"catdb: {show(note)}")
     if as_json:
         click.echo(json.dumps(shapes.of_result(answer)))
         return
