@@ -520,7 +520,7 @@ def test_no_database_is_one_line_and_what_to_do(photos: Path) -> None:
 def test_a_closed_pipe_ends_it_without_a_word(here: Path) -> None:
     names = " ".join(f"photos/{n % 8}.png" for n in range(400))
     done = subprocess.run(
-        ["bash", "-c", f"{CATDB} search {names} --json | head -1"], capture_output=True, text=True, timeout=60
+        ["bash", "-c", f"{CATDB} search {names} -k 1 --json | head -1"], capture_output=True, text=True, timeout=60
     )
     assert done.stderr == ""
     assert json.loads(done.stdout)["query"] == f"{here}/photos/0.png"
