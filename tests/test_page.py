@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = """<img src=x onerror="document.title='owned'">'&.png"""
 # What a browser says of a server that has ended.
-ENDED = ("net::ERR_CONNECTION_", "net::ERR_EMPTY_RESPONSE", "net::ERR_SOCKET_NOT_CONNECTED")
+ENDED = (  # what a browser says of a server that ends: that it is not there, or no more in the midst of an answer
+    *("net::ERR_CONNECTION_", "net::ERR_EMPTY_RESPONSE", "net::ERR_SOCKET_NOT_CONNECTED"),
+    *("net::ERR_CONTENT_LENGTH_MISMATCH", "net::ERR_INCOMPLETE_CHUNKED_ENCODING"),
+)
 
 # Under a name of another machine's, over plain HTTP, a page may do less than on localhost.
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP photos.test 127.0.0.1"]
