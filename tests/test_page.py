@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = """<img src=x onerror="document.title='owned'">'&.png"""
-# What a browser says of a server that has ended.
-ENDED = (  # what a browser says of a server that ends: that it is not there, or no more in the midst of an answer
+# What a browser says of a server that has ended: it is not there, or was not in the midst of an answer.
+ENDED = (
     *("net::ERR_CONNECTION_", "net::ERR_EMPTY_RESPONSE", "net::ERR_SOCKET_NOT_CONNECTED"),
     *("net::ERR_CONTENT_LENGTH_MISMATCH", "net::ERR_INCOMPLETE_CHUNKED_ENCODING"),
 )
