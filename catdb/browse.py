@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeVar
 from catdb.catalog import Image
 from catdb.checksum import digest
 from catdb.errors import ImageUnknown, PathNotFound
+from catdb.filters import require_some
 from catdb.images import Failure, Stamp, open_below
 from catdb.images.find import explain
 from catdb.lookup import point_of
@@ -178,8 +179,7 @@ def _rank(cursor: str | None) -> tuple[float, int]:
 
 def _ahead(limit: int) -> int:
     """Return how many rows to ask for, to know whether a page is the last. Raises ValueError for an empty page."""
-    if limit < 1:
-        raise ValueError(f"limit is {limit}: it must be at least 1")
+    require_some("limit", limit)
     return limit + 1
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-__all__ = ["checksum", "checksum_of", "checksum_of_ranges", "digest"]
+__all__ = ["checksum", "checksum_of", "digest"]
 
 _PIECE = 1 << 18  # stays in a core's cache; fresh megabytes from the allocator cost more than the digest
 
@@ -29,16 +29,11 @@ def digest(stream: BinaryIO) -> bytes:
     return state.digest()
 
 
-def checksum_of(stream: BinaryIO) -> int:
-    """Checksum the rest of a stream, likewise in pieces; the same number as :func:`checksum` of its bytes."""
-    state = xxhash.xxh3_64()
-    for piece in _pieces(stream):
-        state.update(piece)
-    return int.from_bytes(state.digest(), "big", signed=True)
+def checksum_of(stream: BinaryIO, ranges: Iterable[tuple[int, int]] = ((0, sys.maxsize),)) -> int:
+    """Checksum a stream, in pieces; the same number as :func:`checksum` of its bytes.
 
-
-def checksum_of_ranges(stream: BinaryIO, ranges: Iterable[tuple[int, int]]) -> int:
-    """Checksum ranges of a stream's bytes (from, to), one behind the other as if nothing lay between them."""
+    ``ranges``: those of its bytes (from, to) that count, one behind the other as if nothing lay between them.
+    """
     state = xxhash.xxh3_64()
     for start, stop in ranges:
         stream.seek(start)

@@ -26,6 +26,12 @@ def require_number(name: str, value: object, *, whole: bool = False) -> None:
         raise TypeError(f"{name} is {value!r}: it must be a {'whole ' if whole else ''}number")
 
 
+def require_some(name: str, value: int) -> None:
+    """Raise ValueError for a number of things that is below one."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}: it must be at least 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Only images of a ``category`` (its number), at or below ``under`` (an absolute path), at least so similar."""

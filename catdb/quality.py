@@ -9,6 +9,7 @@ import numpy as np
 
 from catdb import search
 from catdb.backbones import PER_IMAGE
+from catdb.filters import require_some
 from catdb.query import answer_images
 from catdb.reach import Reach
 from catdb.store import Store
@@ -42,8 +43,7 @@ def measure(
     Holds the sample's vectors and the rows of one shard in memory. Raises ValueError for a collection of at most k.
     """
     for name, number in (("sample", sample), ("k", k)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}: it must be at least 1")
+        require_some(name, number)
     with store.snapshot() as snapshot:
         total = snapshot.catalog.count()
         if total <= k:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from catdb import search
 from catdb.backbones import PER_IMAGE
 from catdb.calibration import recall
-from catdb.filters import EVERYTHING, Filter, admitted, require_number
+from catdb.filters import EVERYTHING, Filter, admitted, require_number, require_some
 from catdb.questions import Point
 from catdb.snapshot import Snapshot
 
@@ -40,8 +40,7 @@ class Reach:
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("probes", self.probes)):
             require_number(name, value, whole=True)
-            if value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+            require_some(name, value)
         if self.recall is not None:
             require_number("recall", self.recall)
             if not 0 < self.recall <= 1:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import chain
+from typing import Literal
 
 import numkong
 import numpy as np
@@ -157,21 +158,18 @@ def _cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
     return 1 - _angular(features, queries)
 
 
-def _angular(features: Stored, queries: Stored) -> NDArray[np.float32]:
+def _compare(metric: Literal["angular", "dot"], features: Stored, queries: Stored) -> NDArray[np.float32]:
+    """Return what numkong says of rows (b, d) and queries (m, d) in a metric (b, m)."""
     if not len(features):
         return np.empty((0, len(queries)), np.float32)
     if len(queries) < _SEVERAL:  # which it compares one by one
-        return np.asarray(numkong.cdist(features, queries, "angular"), np.float32)
-    return np.asarray(numkong.angulars_packed(features, numkong.dots_pack(queries)), np.float32)
+        return np.asarray(numkong.cdist(features, queries, metric), np.float32)
+    return np.asarray(_PACKED[metric](features, numkong.dots_pack(queries)), np.float32)
 
 
-def _dots(features: Stored, queries: Stored) -> NDArray[np.float32]:
-    """Return the dot products (b, m), for which the lengths of rows are not computed anew."""
-    if not len(features):
-        return np.empty((0, len(queries)), np.float32)
-    if len(queries) < _SEVERAL:
-        return np.asarray(numkong.cdist(features, queries, "dot"), np.float32)
-    return np.asarray(numkong.dots_packed(features, numkong.dots_pack(queries)), np.float32)
+_PACKED = {"angular": numkong.angulars_packed, "dot": numkong.dots_packed}
+_angular = partial(_compare, "angular")  # what is left to 1 of the cosines
+_dots = partial(_compare, "dot")  # the dot products, for which the lengths of rows are not computed anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from catdb.checksum import checksum_of_ranges
+from catdb.checksum import checksum_of
 from catdb.encoding import Stored
 from catdb.errors import ShardDamaged
 
@@ -94,7 +94,7 @@ def apart(data: bytes) -> tuple[int, int, int]:
     with h5py.File(stream, "r") as root:
         features = root[_COLUMNS[0]]
         first, size, rows = features.id.get_offset(), features.id.get_storage_size(), len(features)
-    return first, size // rows, checksum_of_ranges(stream, [(0, first), (first + size, len(data))])
+    return first, size // rows, checksum_of(stream, [(0, first), (first + size, len(data))])
 
 
 def write(path: str, data: bytes) -> None:
@@ -178,7 +178,7 @@ def verify(file: File, size: int, expected: int, *parts: tuple[int, int]) -> Non
     """
     if file.size != size:
         raise ShardDamaged(f"{file.path}: {file.size} bytes where {size} were written")
-    if checksum_of_ranges(file.raw, parts or [(0, size)]) != expected:
+    if checksum_of(file.raw, parts or [(0, size)]) != expected:
         which = "the checksum of a part" if parts else "its checksum"
         raise ShardDamaged(f"{file.path}: {which} is not the one that was written")
 

@@ -40,7 +40,6 @@ from catdb.checksum import checksum
 from catdb.connections import Connections
 from catdb.encoding import Encoding
 from catdb.errors import (
-    CatdbError,
     DatabaseDamaged,
     DatabaseNotFound,
     DatabaseReadOnly,
@@ -53,12 +52,13 @@ from catdb.maps import WHOLE
 from catdb.search import Block
 from catdb.shard import Rows
 from catdb.snapshot import Snapshot
-from catdb.whole import force_directory
+from catdb.whole import force_directory, naming
 
 CATALOG = "catalog.sqlite"
 GRACE = 60.0  # seconds for which a file that was replaced stays, for the snapshots that still refer to it
 PER_COMMIT = 64  # shards made anew in one commit
 _TURN = 0.03  # seconds between two commits of a long fold, in which whoever waits for the lock gets it
+_AGAIN = "; nothing is lost, run it again"
 _Made = tuple[Pointer, list[Centroid], list[int]]  # a new file, its blocks, and the images that waited for it
 
 
@@ -112,21 +112,11 @@ class Store:
     def _force_names(self) -> None:
         """Force the names that lead to the database to the disk. All may be new, and with any of them it is lost."""
         path = os.path.realpath(self.path)
-        with self._on_disk():
+        with naming(self.path, _AGAIN):
             while not os.path.ismount(path):
                 path = os.path.dirname(path)
                 with suppress(PermissionError):  # a folder of someone else's, in which what matters stood already
                     force_directory(path)
-
-    @contextmanager
-    def _on_disk(self) -> Iterator[None]:
-        """Turn what the file system refuses inside into a StorageError."""
-        try:
-            yield
-        except CatdbError:
-            raise
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror or error}; nothing is lost, run it again") from error
 
     def close(self) -> None:
         """Close every connection. The next use opens them again."""
@@ -180,7 +170,7 @@ class Store:
         """Make durable whatever a dead writer may have committed, then drop the files that no one knows."""
         with catalog.transaction():
             catalog.set_meta("opened", time.time())
-        with self._on_disk():
+        with naming(self.path, _AGAIN):
             os.makedirs(os.path.join(self.path, "shards"), exist_ok=True)
             force_directory(os.path.join(self.path, "shards"))
             force_directory(self.path)
@@ -291,7 +281,7 @@ class Store:
 
     def _fold_group(self, catalog: Catalog, categories: Sequence[int]) -> None:
         self._connections.lock.clean = False  # until the commit: the files are known to no one
-        with self._on_disk():
+        with naming(self.path, _AGAIN):
             made = self._write_shards(catalog, categories)
         full = {pointer.category for pointer, _, _ in made}
         with catalog.transaction():

@@ -23,11 +23,11 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     target = os.path.realpath(path)  # a link stays one
     if os.path.lexists(target) and not os.path.isfile(target):  # a pipe or a device cannot be replaced, a folder opened
         stream = open(path, "wb")  # noqa: SIM115 - what this raises names the file already
-        with _named(path), stream:
+        with naming(path), stream:
             yield stream
         return
     part = f"{target}.{secrets.token_hex(4)}.part"
-    with _named(path, "; nothing was written"):
+    with naming(path, "; nothing was written"):
         try:
             with open(part, "xb") as stream:  # and not mkstemp, whose files nobody else may read
                 yield stream
@@ -41,8 +41,8 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _named(path: str, end: str = "") -> Iterator[None]:
-    """Turn what the file system refuses inside into a StorageError that names the file."""
+def naming(path: str, end: str = "") -> Iterator[None]:
+    """Turn what the file system refuses inside into a StorageError that names the file, or the folder."""
     try:
         yield
     except (CatdbError, BrokenPipeError):  # a file breaks no pipe
