@@ -48,7 +48,7 @@ def arrange(features: Stored, images: int) -> tuple[NDArray[np.int64], NDArray[n
 
 def _cluster(features: Stored, count: int) -> NDArray[np.int64]:
     """Return the cluster (n,) of each row."""
-    from scipy.cluster.vq import kmeans2  # a quarter of a second, which few processes have a use for
+    from scipy.cluster.vq import kmeans2  # takes a while to import, and few processes have a use for it
 
     chosen = np.linspace(0, len(features) - 1, min(len(features), _SAMPLE * count)).astype(np.int64)
     sample = directions(features[chosen])

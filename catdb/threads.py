@@ -74,8 +74,7 @@ _turn = Lock()
 def turn() -> Lock:
     """Return what a search holds: it uses all cores, and several at once take longer than one after another.
 
-    They would hand the interpreter's lock to and fro. Measured with four threads, in turns they answer half as many
-    searches again (100,000 images, two cores).
+    They would hand the interpreter's lock to and fro.
     """
     return _turn
 
