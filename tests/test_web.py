@@ -18,7 +18,7 @@ import pytest
 from conftest import Instant, picture, run, save
 from numpy.typing import NDArray
 from PIL import Image
-from web import OWN, Client, Gated, served
+from web import OWN, Client, Gated, ready, served
 
 from catdb import Database, shapes
 from catdb.backbones import Embedding
@@ -48,15 +48,9 @@ def built(open_db: OpenDb, instant: Instant, photos: Path) -> Database:
 @pytest.fixture
 def client(built: Database, instant: Instant) -> Iterator[Client]:
     with Database(built.path, mode="r", backbone=instant) as db, served(db) as client:
-        ready(client)
+        ready(client.base_url)
         yield client
     assert client.told == []
-
-
-def ready(client: Client) -> None:
-    """Wait until the engine has started, or failed."""
-    while client.get("/api/status").json()["engine"]["state"] == "starting":
-        pass
 
 
 def test_every_answer_is_that_of_the_facade_and_as_the_document_says(client: Client, built: Database) -> None:
@@ -375,7 +369,7 @@ def test_what_is_kept_of_thumbnails_is_bounded(
 def test_uploads_that_wait_share_a_pass_and_the_ninth_is_sent_away(built: Database) -> None:
     gated = Gated()
     with Database(built.path, mode="r", backbone=gated) as db, served(db) as client, ThreadPoolExecutor(20) as pool:
-        ready(client)
+        ready(client.base_url)
         gated.begun.acquire()
 
         def upload(seed: int) -> tuple[int, Any, str | None]:
@@ -412,7 +406,7 @@ def test_searching_by_number_waits_for_no_engine(built: Database) -> None:
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert "starting" in answer.json()["error"]
         Late.let.set()
-        ready(client)
+        ready(client.base_url)
         assert client.post("/api/search", content=png(picture(99)), headers=OWN).status_code == 200
 
 
@@ -424,7 +418,7 @@ def test_an_engine_that_cannot_be_had_says_why_and_all_else_works(
 
     monkeypatch.setattr(Database, "load", no_weights)
     with Database(built.path, mode="r", backbone=Instant()) as db, served(db) as client:
-        ready(client)
+        ready(client.base_url)
         engine = client.get("/api/status").json()["engine"]
         assert engine == {"state": "failed", "reason": "no weights: put them there"}
         answer = client.post("/api/search", content=png(picture(99)), headers=OWN)
@@ -442,7 +436,7 @@ def test_a_pass_that_fails_is_told_to_all_who_waited_for_it(built: Database) -> 
             return super().embed(pixels)
 
     with Database(built.path, mode="r", backbone=Broken()) as db, served(db) as client:
-        ready(client)
+        ready(client.base_url)
         answer = client.post("/api/search", content=png(picture(99)), headers=OWN)
         assert (answer.status_code, list(answer.json())) == (500, ["error"])
         assert client.get("/api/status").status_code == 200
@@ -502,7 +496,7 @@ def test_an_empty_database_is_served(open_db: OpenDb, instant: Instant, tmp_path
     (tmp_path / "empty").mkdir()
     db.build(tmp_path / "empty")
     with served(db) as client:
-        ready(client)
+        ready(client.base_url)
         assert client.get("/api/images").json() == {"images": [], "next": None, "total": 0}
         assert client.get("/api/categories").json() == {"categories": []}
         found = client.post("/api/search", content=png(picture(99)), headers=OWN).json()

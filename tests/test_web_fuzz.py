@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from conftest import Instant, picture, save
-from web import raw, served
+from web import raw, ready, served
 from wild import Wild, wild
 
 from catdb import Database
@@ -33,8 +33,7 @@ def test_requests_of_the_document_with_wild_values_never_make_it_fail(
     picture(900, (64, 48)).save(written, "JPEG")
     images = [written.getvalue(), (photos / "1.png").read_bytes()]
     with served(db) as client, ThreadPoolExecutor(4) as pool:
-        while client.get("/api/status").json()["engine"]["state"] == "starting":
-            pass
+        ready(client.base_url)
         document = client.get("/api/openapi.json").json()
         requests = list(wild(document, int(os.environ.get("CATDB_WILD", "400")), 7, images))
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import Instant, picture, save
 from PIL import Image
-from web import OWN, Client, raw, remainder, served, serving_process
+from web import OWN, Client, raw, ready, remainder, served, serving_process
 
 from catdb import Database
 from catdb.errors import ImageUnreadable
@@ -345,8 +345,7 @@ def test_an_image_that_kills_its_decoder_is_refused_and_nothing_else_happens(
         assert (answer.status_code, list(answer.json())) in ((422, ["error"]), (503, ["error"]))
     good = io.BytesIO()
     picture(3).save(good, "PNG")
-    while client.get("/api/status").json()["engine"]["state"] == "starting":
-        pass
+    ready(client.base_url)
     assert client.post("/api/search", content=bomb.getvalue(), headers=OWN).status_code == 422
     assert client.post("/api/search", content=good.getvalue(), headers=OWN).status_code == 200
 

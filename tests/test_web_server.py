@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import CATDB, Instant, child, run, save
 from numpy.typing import NDArray
-from web import OWN, remainder, served, serving_process
+from web import OWN, ready, remainder, served, serving_process
 
 from catdb import Database
 from catdb.backbones import Embedding
@@ -33,12 +33,6 @@ def built(photos: Path, tmp_path: Path) -> Path:
     with Database(tmp_path / "db", backbone="classic") as db:
         assert db.build(photos).added == 12
     return tmp_path / "db"
-
-
-def ready(url: str) -> None:
-    with httpx.Client(timeout=120) as client:
-        while client.get(f"{url}api/status").json()["engine"]["state"] == "starting":
-            time.sleep(0.02)  # which leaves the processor to what starts
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +50,13 @@ def served(db: Database, **how: object) -> Iterator[Client]:
         serving.stop()
         thread.join(120)
         assert not thread.is_alive()
+
+
+def ready(url: httpx.URL | str) -> None:
+    """Wait until the engine of a server has started, or failed."""
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        while client.get("/api/status").json()["engine"]["state"] == "starting":
+            time.sleep(0.02)  # which leaves the processor to what starts
 
 
 @contextmanager
