@@ -1,4 +1,4 @@
-"""Build a database from a folder and print what resembles one image of it.
+"""Build a database from a folder, then print the images that look most like one image.
 
 usage: python examples/build_and_search.py FOLDER IMAGE [BACKBONE]
 """

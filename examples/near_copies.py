@@ -1,4 +1,4 @@
-"""List pairs of images in a database that are nearly the same, with no network loaded.
+"""List the pairs of images in a database that are nearly the same, without loading a network.
 
 usage: python examples/near_copies.py DATABASE [SIMILARITY]
 """

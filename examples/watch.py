@@ -1,6 +1,6 @@
-"""Keep a database in step with a folder, print what changes, and search it meanwhile for what is new.
+"""Keep a database in step with a folder, print each change, and say which images a new one resembles.
 
-usage: python examples/watch.py FOLDER [BACKBONE [SECONDS]]       (it ends after so many seconds, or with Ctrl-C)
+usage: python examples/watch.py FOLDER [BACKBONE [SECONDS]]       (it ends after that many seconds, or with Ctrl-C)
 """
 
 import sys
@@ -10,7 +10,7 @@ from catdb import CatdbError, Database, Notice
 
 
 def tell(notice: Notice) -> None:
-    """Print a change; called in the watch's thread when searches find it."""
+    """Print a change; called in the thread of the watch, once a search can find it."""
     print(f"{notice.event.kind} {notice.event.path}")
     for path, similarity in notice.resembles:
         print(f"  resembles {path} ({similarity:.3f})")
@@ -21,9 +21,9 @@ def main(folder: str, backbone: str = "inception_resnet_v2", seconds: float = 1e
         Database("example.catdb", backbone=backbone, notice=print) as db,
         db.watch(folder, announce=tell, alert=0.95) as watch,
     ):
-        watch.wait_idle()  # until everything in the folder is in the database; raises what has gone wrong in the thread
+        watch.wait_idle()  # until all that is in the folder is in the database; raises what went wrong in the thread
         print(f"{len(db)} images in step with {folder}")
-        time.sleep(seconds)  # anything else may be done here
+        time.sleep(seconds)  # do anything else here
 
 
 if __name__ == "__main__":

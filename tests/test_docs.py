@@ -41,10 +41,20 @@ def test_every_block_of_the_readme_is_of_a_kind_that_a_test_runs() -> None:
     assert sorted(set(kinds)) == ["console", "python", "sh", "text"]
 
 
+def test_links_of_the_readme_lead_somewhere_and_its_contents_name_every_section() -> None:
+    headings = re.findall(r"^##+ (.+)$", README, re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"): heading for heading in headings}
+    links = re.findall(r"\[([^\]]*)\]\(([^)]+)\)", README)
+    assert [link for _, link in links if link not in anchors and not (ROOT / link).exists()] == []
+    listed = [link for _, link in links[links.index(("Quickstart", "#quickstart")) :] if link in anchors]
+    sections = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    assert [anchors[link] for link in listed[: len(sections) - 1]] == [one for one in sections if one != "Contents"]
+
+
 def test_the_commands_of_the_readme_run(pictures: Path) -> None:
-    block, *_ = blocks("console")
-    commands = [line.removeprefix("$ ") for line in block.splitlines()]
-    assert len(commands) == 20
+    *first, _watching, _serving, _asking = blocks("console")
+    commands = [line.removeprefix("$ ") for block in first for line in block.splitlines()]
+    assert len(commands) == 22
     for command in commands:
         words = shlex.split(command, comments=True)
         if words[:2] == ["catdb", "build"]:
@@ -59,7 +69,7 @@ def test_the_commands_of_the_readme_run(pictures: Path) -> None:
 
 
 def test_the_watching_of_the_readme_runs(pictures: Path) -> None:
-    _, block, *_ = blocks("console")
+    *_, block, _serving, _asking = blocks("console")
     lines = block.splitlines()
     assert len(lines) == 3
     for number, line in enumerate(lines):

@@ -277,7 +277,7 @@ def test_what_is_no_image_or_too_large_is_said(url: str, tmp_path: Path, look: L
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(21 << 20)
     page.set_input_files("#file", tmp_path / "large.jpg")
-    page.wait_for_selector(".error >> text=at most 20 MB")
+    page.wait_for_selector(".error >> text=the limit is 20 MB")
     page.goto(f"{url}/?image=999")
     page.wait_for_selector(".error >> text=999")
     assert page.get_by_role("link", name="Look through the images").is_visible()
@@ -298,7 +298,7 @@ def test_the_count_grows_while_images_come_in(photos: Path, tmp_path: Path, look
             save(photos / "second.png", 2)
             db.build(photos)
             page.wait_for_function("() => document.querySelector('#count').textContent === '2 images'")
-            page.get_by_role("button", name="show it anew").click()
+            page.get_by_role("button", name="refresh the view").click()
             page.wait_for_function("() => document.querySelectorAll('.card:not(.waiting .card)').length === 2")
 
 
@@ -587,7 +587,7 @@ def test_of_several_files_it_is_said_which_is_searched_with(url: str, photos: Pa
     drop(page, tmp_path / "notes.txt", photos / "3.png", photos / "4.png")
     searched(page)
     assert names(page)[0] == "3.png"
-    words = "Of the 3 files only 3.png is searched with."
+    words = "Of the 3 files, only 3.png is used for the search."
     assert page.inner_text(".note") == words
     assert page.text_content("#said").endswith(words)  # type: ignore[union-attr]
     drop(page, photos / "4.png")
@@ -617,7 +617,7 @@ def test_how_far_to_search_is_no_choice_within_one_category(url: str, look: Look
     assert modes.get_by_role("radio", disabled=False).count() == 3
     answered(page, page.locator(".chip button").first.click)
     assert modes.get_by_role("radio", disabled=True).count() == 3
-    why = "One category is searched whole: there is no further to go."
+    why = "A single category is always searched in full, so there is nothing to choose here."
     assert modes.get_attribute("aria-description") == why
     assert modes.locator(f'label[title="{why}"]').count() == 3
     answered(page, page.locator(".chip button").first.click)
@@ -670,7 +670,7 @@ def test_an_upload_waits_for_an_engine_that_is_starting(known: Path, noise: Path
         page = look(home_of(client), allow="status of 503", ending=True)
         page.wait_for_selector("#engine >> text=The engine is starting")
         page.set_input_files("#file", noise)
-        page.wait_for_selector(".told >> text=It is sent again in 2 s")
+        page.wait_for_selector(".told >> text=Trying again in 2 s")
         assert page.inner_text(".told").startswith("the engine is starting")
         assert page.text_content("#said") == page.inner_text(".told")
         gated.open.release(2)
@@ -723,7 +723,7 @@ def test_an_upload_that_is_one_too_many_is_sent_again(known: Path, noise: Path, 
         assert next(as_completed(others, timeout=60)).result().status_code == 429  # every place is taken
         page.set_input_files("#file", noise)
         page.wait_for_selector(".told >> text=8 uploads are waiting already")
-        assert "It is sent again in 2 s" in page.inner_text(".told")
+        assert "Trying again in 2 s" in page.inner_text(".told")
         gated.open.release(20)
         searched(page)
         assert page.locator(".results .card").count() > 0

@@ -14,7 +14,19 @@ import click
 from catdb.cli.exporting import export
 from catdb.cli.histogram import categories
 from catdb.cli.inventory import failures, info
-from catdb.cli.options import Number, as_json, asking, building, database, open_database, path_type, running, waiting
+from catdb.cli.options import (
+    Number,
+    as_json,
+    asking,
+    building,
+    database,
+    following,
+    jobs,
+    open_database,
+    path_type,
+    running,
+    waiting,
+)
 from catdb.cli.output import Bar, notice, report_troubles, say, summary
 from catdb.cli.relocating import relocate
 from catdb.cli.serving import serve
@@ -64,13 +76,24 @@ def _fail(ctx: click.Context, message: str) -> NoReturn:
     ctx.exit(FAILED)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="catdb", message="catdb %(version)s")
 def cli() -> None:
-    """Search your own images by image: folders in, a database of categories and features, nearest images out."""
+    """Search your own images by image. catdb reads your images, and never changes, moves or copies them.
+
+    \b
+    Examples:
+      catdb demo                   try it on example images first
+      catdb build ~/Pictures       index a folder into ./.catdb, or update it
+      catdb search boat.jpg        list the 10 images most like this one
+      catdb search boat.jpg --html found.html    the same as a page with pictures
+      catdb serve --open           search and browse in a web browser
+
+    "catdb COMMAND --help" explains a command.
+    """
 
 
-@cli.command(short_help="Bring the database in step with folders.")
+@cli.command(short_help="Build the database from folders, or update it.")
 @click.argument("folders", nargs=-1, type=path_type)
 @database
 @building
@@ -94,9 +117,10 @@ def build(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Bring the database in step with FOLDERS (none: all it knows); make it where there is none (./.catdb).
+    """Build the database from FOLDERS, or update it; without FOLDERS, update all that it knows.
 
-    Adds, embeds again what changed, follows what moved, drops what is gone. Run it again at any time.
+    Adds new images, embeds changed ones again, follows moved ones and drops those that are gone. Run it again at any
+    time. If there is no database yet, it makes one: ./.catdb, unless --db says otherwise.
     """
     if nice:
         os.nice(19)
@@ -109,32 +133,19 @@ def build(
     _finish(ctx, report, as_json)
 
 
-@cli.command(short_help="Keep the database in step with folders, until interrupted.")
+@cli.command(short_help="Keep the database up to date until interrupted.")
 @click.argument("folders", nargs=-1, type=path_type)
 @database
 @building
-@click.option(
-    "--rescan",
-    metavar="MINUTES",
-    type=Number(0, min_open=True),
-    default=10.0,
-    help="Look through everything this often, whatever events tell [10].",
-)
-@click.option("--poll", is_flag=True, help="Do without file events: look through everything every few seconds.")
-@click.option(
-    "--alert",
-    metavar="SIMILARITY",
-    type=Number(0, 1),
-    help="Say of a new image which others it resembles at least so much.",
-)
+@following
 @running
 @waiting
-@click.option("--json", "as_json", is_flag=True, help="Print each change as a line of JSON on stdout as well.")
+@click.option("--json", "as_json", is_flag=True, help="Also print each change as a line of JSON on stdout.")
 @click.pass_context
 def watch(ctx: click.Context, /, folders: tuple[str, ...], db: str | None, as_json: bool, **options: Any) -> None:
-    """Build, then keep the database in step with FOLDERS (none: all it knows) until interrupted.
+    """Build the database, then keep it up to date with FOLDERS until interrupted; without FOLDERS, with all it knows.
 
-    Any number of processes may search it meanwhile, and add and remove beside it.
+    Meanwhile, any number of other processes may search it, and add and remove images.
     """
     from catdb.cli.watching import Signals, keep_in_step
 
@@ -142,20 +153,23 @@ def watch(ctx: click.Context, /, folders: tuple[str, ...], db: str | None, as_js
         ctx.exit(keep_in_step(signals, folders, db, as_json=as_json, **options))
 
 
-@cli.command(short_help="Find the images nearest to an image.")
+@cli.command(short_help="Find the images most like an image.")
 @click.argument("queries", metavar="[IMAGE|FOLDER]...", nargs=-1, type=path_type)
 @database
 @asking
 @running
 @as_json
-@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write the matches as CSV as well.")
-@click.option("--sheet", metavar="FILE.png", type=path_type, help="Write a contact sheet as well.")
-@click.option("--html", metavar="FILE", type=path_type, help="Write a page to keep or to send as well.")
+@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Also write the matches as CSV.")
+@click.option("--sheet", metavar="FILE.png", type=path_type, help="Also write a contact sheet.")
+@click.option("--html", metavar="FILE", type=path_type, help="Also write a web page to keep or send.")
 @click.pass_context
 def search(ctx: click.Context, /, queries: tuple[str, ...], db: str | None, **options: Any) -> None:
-    """Find the images nearest to each IMAGE, and to each image in a FOLDER; to all of them --together; or to a --text.
+    """Find the images most like each IMAGE, and each image in a FOLDER.
 
-    Each match also says what share of random pairs of images of this database are less alike.
+    With --together, find the images most like all of them at once; with --text, those typical of the categories that
+    the words name. Give at most one of --probes, --recall and --exact, which say how far to search.
+
+    Each match also says what share of random pairs of images in this database are less alike.
     """
     from catdb.cli.searching import ask
 
@@ -165,29 +179,32 @@ def search(ctx: click.Context, /, queries: tuple[str, ...], db: str | None, **op
     ctx.exit(ask(queries, db, outputs=outputs, **options))
 
 
-@cli.command(short_help="Measure what searches find of what an exact one does.")
+@cli.command(short_help="Measure how much searches find of what an exact one does.")
 @database
-@click.option("--sample", metavar="N", type=click.IntRange(1), default=1000, help="Images to search with [1000].")
-@click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Nearest images to be found [10].")
+@click.option("--sample", metavar="N", type=click.IntRange(1), default=1000, help="How many images to search with.")
+@click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="How many nearest images to look for.")
 @as_json
-@click.option("--plot", metavar="FILE.png", type=path_type, help="Draw recall over the share searched as well.")
+@click.option("--plot", metavar="FILE.png", type=path_type, help="Also draw recall over the share of images searched.")
 def recall(db: str | None, sample: int, k: int, as_json: bool, plot: str | None) -> None:
-    """Measure on your own images what the default, more probes and recall targets find, and what each searches."""
+    """Measure, on your own images, how much each kind of search finds, and how much it searches for that.
+
+    The kinds are the default, fewer and more --probes, and several --recall targets.
+    """
     from catdb.cli.recalling import report
 
     report(db, sample, k, as_json=as_json, plot=plot)
 
 
-@cli.command(short_help="Say how alike two images are, and whether each finds the other.")
+@cli.command(short_help="Explain how alike two images are, and who finds whom.")
 @click.argument("a", type=path_type)
 @click.argument("b", type=path_type)
 @database
 @running
 @as_json
 def why(a: str, b: str, db: str | None, as_json: bool, **options: Any) -> None:
-    """Say how alike images A and B are, in which shards they meet, and whether a search with one finds the other.
+    """Explain how alike images A and B are, which shards they share, and whether a search with one finds the other.
 
-    They may be in the database or not; one that is not costs a pass of the network.
+    They need not be in the database; one that is not costs a pass through the network.
     """
     from catdb.cli.searching import explain
 
@@ -201,7 +218,7 @@ def why(a: str, b: str, db: str | None, as_json: bool, **options: Any) -> None:
 @waiting
 @click.pass_context
 def add(ctx: click.Context, /, paths: tuple[str, ...], db: str | None, **options: Any) -> None:
-    """Add files and folders, and take removed ones back."""
+    """Add files and folders, and take back removed ones."""
     with open_database(db, create=True, **options) as store, Bar() as bar:
         report = store.add(paths, progress=bar)
     _finish(ctx, report, as_json=False)
@@ -212,7 +229,10 @@ def add(ctx: click.Context, /, paths: tuple[str, ...], db: str | None, **options
 @database
 @waiting
 def remove(paths: tuple[str, ...], db: str | None, wait: float) -> None:
-    """Remove images or folders from the database. The files stay, and stay out of later builds until added."""
+    """Remove images or folders from the database.
+
+    The files stay where they are. Later builds leave them out until you add them again.
+    """
     with open_database(db, wait=wait) as store:
         removed = store.remove(paths)
         click.echo(f"{removed:,} removed; {count(len(store), 'image')}")
@@ -231,12 +251,12 @@ cli.add_command(failures)
     metavar="S",
     type=Number(0, 1, min_open=True),
     default=0.93,
-    help="How alike the least alike part of a near copy must be [0.93].",
+    help="How similar the least similar part of a near copy must be.",
 )
-@click.option("--mark-distinct", is_flag=True, help="Remember that the images at PATH PATH... are no copies.")
-@click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores].")
-@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write a line for each image as CSV as well.")
-@click.option("--html", metavar="FILE", type=path_type, help="Write a page to keep or to send as well.")
+@click.option("--mark-distinct", is_flag=True, help="Remember that the images at PATH PATH... are not copies.")
+@jobs
+@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Also write a line for each image as CSV.")
+@click.option("--html", metavar="FILE", type=path_type, help="Also write a web page to keep or send.")
 @waiting
 @as_json
 @click.pass_context
@@ -252,9 +272,9 @@ def duplicates(
     wait: float,
     as_json: bool,
 ) -> None:
-    """List groups of copies: the same bytes; the same pixels; re-encoded, resized or slightly cropped.
+    """List groups of copies: same bytes; same pixels; or re-encoded, resized or slightly cropped.
 
-    The one to keep comes first: the most pixels, then the oldest file. Nothing is ever deleted.
+    In each group the one to keep comes first: the one with the most pixels, then the oldest file. Nothing is deleted.
     """
     from catdb.cli import copies
 
@@ -272,12 +292,12 @@ def duplicates(
 
 @cli.command()
 @database
-@click.option("--repair", is_flag=True, help="Make damaged shards anew from the catalog first.")
+@click.option("--repair", is_flag=True, help="First rebuild damaged shards from the catalog.")
 @waiting
 @as_json
 @click.pass_context
 def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json: bool) -> None:
-    """Check the catalog, every shard and every vector."""
+    """Verify the catalog, every shard and every vector."""
     with open_database(db, mode="a" if repair else "r", wait=wait) as store:
         found = store.check(repair=repair)
     if as_json:
@@ -294,15 +314,15 @@ def check(ctx: click.Context, db: str | None, repair: bool, wait: float, as_json
     ctx.exit(0 if found.ok else FAILED)
 
 
-@cli.command(short_help="Write everything that waits into the shards.")
+@cli.command(short_help="Write all waiting images into their shards.")
 @database
-@click.option("--refit", is_flag=True, help="Learn anew how vectors are shortened (see build --dimensions).")
+@click.option("--refit", is_flag=True, help="First learn again how to shorten vectors (see build --dimensions).")
 @waiting
 @as_json
 def compact(db: str | None, refit: bool, wait: float, as_json: bool) -> None:
-    """Write every waiting image into its shards, and drop removed ones from them.
+    """Write all waiting images into their shards, and drop removed ones from them.
 
-    A build leaves few of either, and they cost a search little time and no accuracy. An interrupted one goes on.
+    A build leaves few of either, and they cost a search little time and no accuracy. If interrupted, run it again.
     """
     with open_database(db, wait=wait) as store, Bar() as bar:
         written = store.compact(refit=refit, progress=bar)
@@ -316,14 +336,17 @@ def compact(db: str | None, refit: bool, wait: float, as_json: bool) -> None:
 
 @cli.command(short_help="Copy the database to a new folder.")
 @click.argument("target", metavar="DIR", type=path_type)
-@click.option("--link", is_flag=True, help="Link the shards instead of copying them: fast and small, same disk only.")
+@click.option(
+    "--link", is_flag=True, help="Hard-link the shards instead of copying them: fast and small, same disk only."
+)
 @database
 @as_json
 def backup(target: str, link: bool, db: str | None, as_json: bool) -> None:
-    """Copy the database to DIR, which is new or empty (or what an interrupted backup left), also while it is written.
+    """Copy the database to DIR, even while others write to it.
 
-    The copy is the database of one moment, verified, and becomes one only when it is whole. The images are not copied.
-    An existing backup is never replaced: make a new one beside it, then delete the old one.
+    DIR must be new or empty, or hold what an interrupted backup left. The copy is of a single moment, and verified; it
+    becomes a database only once it is complete. The images are not copied. An existing backup is never replaced: make
+    a new one beside it, then delete the old one.
     """
     with open_database(db, mode="r") as store, Bar() as bar:
         done = store.backup(target, link=link, progress=bar)
@@ -342,12 +365,12 @@ cli.add_command(relocate)
 cli.add_command(serve)
 
 
-@cli.command(short_help="Show it all on example images, or on your own.")
+@cli.command(short_help="Try catdb on example images, or on your own.")
 @click.argument("folder", required=False, type=path_type)
 @database
 @click.pass_context
 def demo(ctx: click.Context, folder: str | None, db: str | None) -> None:
-    """Show the whole round trip: on rendered example images, or on your own FOLDER, whose database is kept."""
+    """Build a database and search it: on rendered example images, or on your own FOLDER, whose database is kept."""
     from catdb.cli.demo import on_examples, on_folder
 
     ctx.exit(on_folder(folder, db) if folder else on_examples())

@@ -13,14 +13,15 @@ from catdb.words import count, show
 
 
 @click.command(short_help="Write a table of all images, as CSV or NPZ.")
-@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write CSV; - is stdout [the default].")
+@click.option("--csv", "csv_file", metavar="FILE", type=path_type, help="Write CSV; - is stdout.  [default: -]")
 @click.option("--npz", "npz_file", metavar="FILE", type=path_type, help="Write arrays for numpy.load; - is stdout.")
-@click.option("--vectors", is_flag=True, help="With the vector of each image.")
+@click.option("--vectors", is_flag=True, help="Include the vector of each image.")
 @database
 def export(csv_file: str | None, npz_file: str | None, vectors: bool, db: str | None) -> None:
     """Write a table of all images: path, size, and the four categories with their probabilities.
 
-    It is of one moment, also while others write. A file that exists is replaced once the new one is whole.
+    The table is of a single moment, even while others write. An existing file is replaced only once the new one is
+    complete.
     """
     if csv_file and npz_file:
         raise click.UsageError("--csv and --npz: one at a time")

@@ -27,9 +27,9 @@ _LEAST = 8  # characters below which a bar says nothing
 @database
 @as_json
 def categories(name: str | None, db: str | None, as_json: bool) -> None:
-    """List the categories that hold images; with NAME (or id) the images in one, the most probable first.
+    """List the categories that hold images; with NAME (or an id), list the images in one, the most probable first.
 
-    On a terminal each category has a bar; elsewhere a line is the count, the id and the name.
+    On a terminal, each category has a bar. Elsewhere, each line holds the count, the id and the name.
     """
     with open_database(db, mode="r") as store:
         if name is None:

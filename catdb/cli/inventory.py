@@ -16,7 +16,7 @@ from catdb.words import count, show
 @database
 @as_json
 def info(db: str | None, as_json: bool) -> None:
-    """Say what the database is and holds."""
+    """Show what the database is and holds."""
     with open_database(db, mode="r") as store:
         found = store.info()
     if as_json:
@@ -49,7 +49,10 @@ def info(db: str | None, as_json: bool) -> None:
 @database
 @as_json
 def failures(db: str | None, as_json: bool) -> None:
-    """List the files and folders that could not be read. A file is tried again when it changes, a folder each time."""
+    """List the files and folders that could not be read, and why.
+
+    A build tries a file again when it has changed, and a folder every time.
+    """
     with open_database(db, mode="r") as store:
         found = store.failures()
     if as_json:

@@ -35,39 +35,101 @@ database = click.option(
     metavar="DIR",
     envvar="CATDB_DB",
     type=path_type,
-    help="The database directory. Default: $CATDB_DB, else the nearest .catdb from here upwards.",
+    help="The database directory.",
+    show_default="$CATDB_DB, else the nearest .catdb from here upwards",
 )
 waiting = click.option(
     "--wait",
     metavar="SECONDS",
     type=Number(0),
-    default=10.0,
-    help="How long to wait for another process that is writing [10].",
+    default=10,
+    help="How long to wait while another process is writing.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
+def jobs(command: Command) -> Command:
+    """Add the option that says how many images are decoded at once."""
+    return click.option(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=click.IntRange(1),
+        help="How many images to decode at once.",
+        show_default="all cores",
+    )(command)
+
+
 def building(command: Command) -> Command:
     """Add the options of a command that builds."""
-    for option in (
-        click.option("--backbone", metavar="NAME", help="The network of a new database [inception_resnet_v2]."),
-        click.option("--weights", metavar="FILE", type=path_type, help="Its weights file, instead of Keras' download."),
-        click.option(
-            "--dimensions",
-            metavar="D",
-            type=click.IntRange(1),
-            help="Have a new database search vectors shortened to D, for less disk and memory [whole ones].",
-        ),
-        click.option(
-            "--store",
-            type=click.Choice(["float16", "int8"]),
-            help="Numbers that a new database searches: int8 takes half the disk and memory [float16].",
-        ),
-        click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches; remembered."),
-        click.option("--include", metavar="GLOB", multiple=True, help="Take a remembered --exclude GLOB back."),
-        click.option("--prune", is_flag=True, help="Drop the images of folders that seem to be away."),
-        click.option("--nice", is_flag=True, help="Leave the machine to others: lowest priority."),
-        click.option("-j", "--jobs", metavar="N", type=click.IntRange(1), help="Images decoded at once [all cores]."),
+    for option in reversed(
+        (
+            click.option(
+                "--exclude",
+                metavar="GLOB",
+                multiple=True,
+                help="Leave out files and folders that match, now and later. Can be repeated.",
+            ),
+            click.option(
+                "--include", metavar="GLOB", multiple=True, help="Undo an earlier --exclude GLOB. Can be repeated."
+            ),
+            click.option(
+                "--prune",
+                is_flag=True,
+                help="Drop the images of folders that seem to be away: missing, or more than half gone.",
+            ),
+            click.option(
+                "--backbone", metavar="NAME", help="The network of a new database.  [default: inception_resnet_v2]"
+            ),
+            click.option(
+                "--weights",
+                metavar="FILE",
+                type=path_type,
+                help="The weights of its network.",
+                show_default="$CATDB_WEIGHTS, else Keras' cache or download",
+            ),
+            click.option(
+                "--dimensions",
+                metavar="D",
+                type=click.IntRange(1),
+                help="Shorten the vectors that a new database searches to D numbers, for less disk and memory.",
+                show_default="not shortened",
+            ),
+            click.option(
+                "--store",
+                metavar="TYPE",
+                type=click.Choice(["float16", "int8"]),
+                help="Numbers that a new database searches: float16, or int8 in half the space.  [default: float16]",
+            ),
+            jobs,
+            click.option("--nice", is_flag=True, help="Run at the lowest priority, so that other programs go first."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def following(command: Command) -> Command:
+    """Add the options that say how a watch learns of changes, and what it tells of them."""
+    for option in reversed(
+        (
+            click.option(
+                "--rescan",
+                metavar="MINUTES",
+                type=Number(0, min_open=True),
+                default=10,
+                help="How often to look through everything, whatever file events say.",
+            ),
+            click.option(
+                "--poll", is_flag=True, help="Look through everything every few seconds, without file events."
+            ),
+            click.option(
+                "--alert",
+                metavar="SIMILARITY",
+                type=Number(0, 1),
+                help="For each new image, list the images that are at least this similar.",
+            ),
+        )
     ):
         command = option(command)
     return command
@@ -77,28 +139,44 @@ def asking(command: Command) -> Command:
     """Add the options that say what is asked, how much is to be returned, and how far to look."""
     for option in reversed(
         (
-            click.option("-k", metavar="N", type=click.IntRange(1), default=10, help="Matches of each query [10]."),
-            click.option("--probes", metavar="N", type=click.IntRange(1), help="Categories to search [its own 4]."),
+            click.option(
+                "-k",
+                metavar="N",
+                type=click.IntRange(1),
+                default=10,
+                help="How many matches to find for each query.",
+            ),
+            click.option(
+                "--probes",
+                metavar="N",
+                type=click.IntRange(1),
+                help="Search this many categories.",
+                show_default="the query's own 4",
+            ),
             click.option(
                 "--recall",
                 metavar="SHARE",
                 type=Number(0, 1, min_open=True),
-                help="Instead, as far as it takes to find this share of the 10 nearest: 0.95 for instance.",
+                help="Search as far as it takes to find this share of the 10 nearest images, such as 0.95.",
             ),
             click.option("--exact", is_flag=True, help="Compare with every image."),
-            click.option("--category", metavar="NAME", help="Only images of this category, all of them."),
-            click.option("--under", metavar="FOLDER", type=path_type, help="Only images in this folder and below."),
-            click.option("--min-similarity", metavar="S", type=Number(-1, 1), help="No image that is less alike."),
+            click.option("--category", metavar="NAME", help="Return only images of this category; search all of them."),
+            click.option(
+                "--under", metavar="FOLDER", type=path_type, help="Return only images in this folder and below."
+            ),
+            click.option(
+                "--min-similarity", metavar="S", type=Number(-1, 1), help="Return only images at least this similar."
+            ),
             click.option("--together", is_flag=True, help="Take all images as one query: what they have in common."),
             click.option(
                 "--without",
                 metavar="IMAGE",
                 multiple=True,
                 type=path_type,
-                help="Turn away from this image.",
+                help="Steer the search away from this image. Can be repeated.",
             ),
-            click.option("--text", metavar="WORDS", help="Search by the names of categories instead of an image."),
-            click.option("--add", is_flag=True, help="Have the images join the database as well, first."),
+            click.option("--text", metavar="WORDS", help="Search by the names of categories instead of by image."),
+            click.option("--add", is_flag=True, help="Add the query images to the database before searching."),
         )
     ):
         command = option(command)
@@ -109,9 +187,19 @@ def running(command: Command) -> Command:
     """Add the options of a command that may run a network."""
     engines, precisions = click.Choice(["auto", "openvino", "tensorflow"]), click.Choice(["auto", "f32", "bf16"])
     command = click.option(
-        "--precision", type=precisions, default="auto", help="Numbers to compute in [bf16 if native]."
+        "--precision",
+        metavar="TYPE",
+        type=precisions,
+        default="auto",
+        help="What the network computes in: f32, bf16, or auto: the database's own, else bf16 if native.",
     )(command)
-    return click.option("--engine", type=engines, default="auto", help="What runs the network [openvino].")(command)
+    return click.option(
+        "--engine",
+        metavar="NAME",
+        type=engines,
+        default="auto",
+        help="What runs the network: openvino, tensorflow, or auto: openvino, else tensorflow.",
+    )(command)
 
 
 def nearest() -> str | None:

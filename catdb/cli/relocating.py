@@ -12,16 +12,16 @@ from catdb.cli.output import Bar
 from catdb.words import count, show
 
 
-@click.command(short_help="Say that folders have moved, disk and all.")
+@click.command(short_help="Tell the database that folders have moved.")
 @click.argument("old", type=path_type)
 @click.argument("new", type=path_type)
 @database
 @waiting
 @as_json
 def relocate(old: str, new: str, db: str | None, wait: float, as_json: bool) -> None:
-    """Have every folder of the database at or below OLD be known below NEW, to which its images have moved.
+    """Tell the database that OLD has moved to NEW, with all of its folders at or below OLD.
 
-    Up to 20 images of each folder are compared by content first; where more than one in ten is not the same in the new
+    First, up to 20 images of each folder are compared by content. If more than one in ten is not the same in the new
     place, nothing is changed. The next build looks through NEW without a network pass.
     """
     with open_database(db, wait=wait) as store, Bar() as bar:

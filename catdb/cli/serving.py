@@ -14,23 +14,36 @@ from catdb.cli.output import notice, say
 from catdb.words import show
 
 
-@click.command(short_help="Search in a browser: a page, and an HTTP API.")
+@click.command(short_help="Serve a page to search in a browser, and an HTTP API.")
 @database
-@click.option("--host", metavar="H", default="127.0.0.1", help="The address to listen at [127.0.0.1].")
+@click.option("--host", metavar="H", default="127.0.0.1", help="The address to listen on.")
 @click.option(
-    "--port", metavar="P", type=click.IntRange(0, 65535), default=8000, help="The port; 0: a free one [8000]."
+    "--port",
+    metavar="P",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    help="The port to listen on; 0 takes a free one.",
 )
 @click.option(
-    "--token", metavar="T", envvar="CATDB_TOKEN", help="Let in only who shows this; needed beyond this machine."
+    "--token",
+    metavar="T",
+    envvar="CATDB_TOKEN",
+    help="Answer only those who show this token; needed if other machines can reach it.  [default: $CATDB_TOKEN]",
 )
-@click.option("--allow-host", "allow", metavar="NAME", multiple=True, help="A further name that it is called by.")
+@click.option(
+    "--allow-host",
+    "allow",
+    metavar="NAME",
+    multiple=True,
+    help="Also answer when the server is called by this name. Can be repeated.",
+)
 @click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
 @running
 @click.pass_context
 def serve(ctx: click.Context, /, db: str | None, engine: str, precision: str, browse: bool, **options: Any) -> None:
-    """Serve a page to search with, and an HTTP API below /api, until interrupted; prints the address of the page.
+    """Serve a page to search with, and an HTTP API below /api, until interrupted. It prints the address of the page.
 
-    Others may build, watch, add and remove meanwhile. Only this machine is answered, unless --host says otherwise.
+    Meanwhile, others may build, watch, add and remove. Only this machine is answered, unless --host says otherwise.
     """
     from catdb.cli.watching import Signals
 

@@ -130,7 +130,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/status", response_model=doc.Status)
     async def status() -> Response:
-        """How much the database holds, and how the engine is; cheap enough to be asked for every other second."""
+        """How much the database holds, and the state of the engine; cheap enough to ask for every other second."""
         desk.engine.start()
         found, watcher = await do(desk.looking, lambda: (db.status(), db.watcher()))
         engine = {"state": desk.engine.state, "reason": desk.engine.reason}
@@ -149,7 +149,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/images", response_model=doc.Images)
     async def images(category: doc.Category = None, after: doc.After = None, limit: doc.Limit = 60) -> Response:
-        """A page of the images, by folder and name; of a category the most probable first."""
+        """A page of the images, by folder and name, or the most probable first if of a category."""
 
         def look() -> shapes.Shape:
             number = None if category is None else db.category_id(category)
@@ -164,7 +164,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/images/{id}/thumbnail", response_class=Response, responses=_JPEG)
     async def thumbnail(request: Request, id: doc.Number, size: doc.Size = doc.USUAL) -> Response:
-        """A picture of an image, upright and whole, made anew; 410 where its file is gone or cannot be read."""
+        """A picture of the whole image, upright and newly made; 410 if its file is gone or cannot be read."""
         known = await do(desk.looking, db.image, id)
         tag = f'"{known.digest.hex()}-{int(size)}"'
         headers = {"cache-control": "private, no-cache", "etag": tag}
@@ -193,7 +193,7 @@ def routes(desk: Desk) -> APIRouter:
         x_catdb: doc.Own,
         how: How,
     ) -> Response:
-        """Search with an image file, which is the body itself, of at most 20 MB."""
+        """Search with an image file of at most 20 MB, sent as the body itself."""
         with desk.engine.place() as place:
             content = io.BytesIO()
             async for chunk in request.stream():
@@ -214,7 +214,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/duplicates", response_model=doc.Duplicates, responses={202: {"model": doc.Running}})
     async def duplicates() -> Response:
-        """The groups of copies; 202 while they are being looked for, which begins when they are first asked for."""
+        """The groups of copies; 202 while the search for them runs, which the first request starts."""
         done, found = await do(desk.looking, desk.copies.get)
         return Ascii(found, status_code=200 if done else 202)
 

@@ -10,21 +10,25 @@ from pydantic import BaseModel
 
 from catdb.web.thumbnails import SIZES
 
-Number = Annotated[int, Path(ge=1, le=2**53, description="An image's number, as matches and pages say it.")]
+Number = Annotated[int, Path(ge=1, le=2**53, description="The number of an image, as matches and pages give it.")]
 Wanted = Annotated[int, Query(ge=1, le=2**53, description="The number of the image to search with.")]
 Own = Annotated[
-    Literal["1"], Header(description="Says that the request is made by a page of this server, or by no page.")
+    Literal["1"], Header(description="Shows that the request comes from a page of this server, or from no page at all.")
 ]
-K = Annotated[int, Query(ge=1, le=1000, description="Matches at most.")]
+K = Annotated[int, Query(ge=1, le=1000, description="The most matches to return.")]
 Recall = Annotated[
     float | None,
-    Query(gt=0, le=1, allow_inf_nan=False, description="As far as it takes to find this share of the ten nearest."),
+    Query(
+        gt=0, le=1, allow_inf_nan=False, description="Search as far as it takes to find this share of the 10 nearest."
+    ),
 ]
 Exact = Annotated[bool, Query(description="Compare with every image.")]
-Probes = Annotated[int, Query(ge=1, le=1000, description="Categories to search.")]
-Category = Annotated[str | None, Query(max_length=200, description="Only images of this category, by id or name.")]
-After = Annotated[str | None, Query(max_length=20_000, description="The next of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=500, description="Of a page.")]
+Probes = Annotated[int, Query(ge=1, le=1000, description="How many categories to search.")]
+Category = Annotated[
+    str | None, Query(max_length=200, description="Return only images of this category (an id or a name).")
+]
+After = Annotated[str | None, Query(max_length=20_000, description="The `next` of the previous page.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="The most entries on a page.")]
 
 
 class Side(IntEnum):
@@ -34,7 +38,7 @@ class Side(IntEnum):
 
 
 USUAL = Side.USUAL
-Size = Annotated[Side, Query(description="Pixels a side, at most.")]
+Size = Annotated[Side, Query(description="The longest side in pixels, at most.")]
 
 
 class Error(BaseModel):

@@ -185,7 +185,7 @@ function tell() {
   const [fill] = view(state());
   const isNews = drawn !== null && known.version !== drawn && fill !== answer && fill !== copies;
   if (isNews && fill === home && !main.querySelector(".card")) draw(); // there was nothing, and now there is
-  else if (isNews && !$("news")) main.prepend(h("p", { class: "middle", id: "news" }, h("button", { type: "button", class: "new", onclick: () => draw({ focus: true }) }, "The database has changed: show it anew")));
+  else if (isNews && !$("news")) main.prepend(h("p", { class: "middle", id: "news" }, h("button", { type: "button", class: "new", onclick: () => draw({ focus: true }) }, "The database has changed: refresh the view")));
   if ($("engine")) $("engine").textContent = enginesState(known.engine);
 }
 

@@ -26,11 +26,11 @@ function refuse(status, words) {
 function keep(files) {
   const file = files.find(({ type }) => type.startsWith("image/")) ?? files[0];
   if (!file) {
-    refuse(415, "That holds no image.");
+    refuse(415, "There is no image in that.");
     return null;
   }
   if (file.size > LARGEST) {
-    refuse(413, `${file.name || "The image"} has ${number(Math.ceil(file.size / 1e6))} MB; at most 20 MB are taken.`);
+    refuse(413, `${file.name || "The image"} has ${number(Math.ceil(file.size / 1e6))} MB; the limit is 20 MB.`);
     return null;
   }
   const called = String(++last);

@@ -120,6 +120,6 @@ async function copy(words, place) {
   } catch {
     // Over plain HTTP a browser has no clipboard to write to, but it copies what is selected.
     getSelection().selectAllChildren(place);
-    return document.execCommand("copy") ? "copied" : "selected, to be copied with Ctrl+C";
+    return document.execCommand("copy") ? "copied" : "selected: press Ctrl+C to copy it";
   }
 }

@@ -128,7 +128,7 @@ export function trouble(error) {
     0: "Is catdb serve still running?",
     401: "Open the address that catdb serve printed, with its token.",
     413: "Try a smaller copy of it.",
-    415: "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF can be read, and HEIC where catdb has its extra.",
+    415: "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF can be read, and HEIC if catdb is installed with its extra for that.",
   };
   const said = /[.!?]$/.test(error.message) ? error.message : `${error.message}.`;
   return h("p", { class: "error", role: "alert" }, [said, remedies[error.status]].filter(Boolean).join(" "));

@@ -7,7 +7,7 @@ import { address, card, chips, grid, h, match, path, picture, waiting } from "./
 import { base, count, number, percent, searched, show, size } from "./words.js";
 
 const MODES = [
-  ["", "Own categories", {}, "Search the categories of the image itself: fast, and misses about one in eight"],
+  ["", "Own categories", {}, "Search the image's own categories: fast, but misses about one in eight of the nearest"],
   ["recall", "Recall 0.95", { recall: 0.95 }, "Search as far as it takes to find 95 % of the ten nearest"],
   ["exact", "Exact", { exact: true }, "Compare with every image"],
 ];
@@ -41,9 +41,9 @@ export async function home(main, state, { signal, shown, status }) {
         "section",
         { class: "empty", "aria-labelledby": "nothing" },
         h("h1", { id: "nothing" }, "No images yet"),
-        h("p", {}, "Fill the database with a folder of yours: ", h("code", {}, "catdb build FOLDER")),
-        h("p", {}, "or let it keep itself up to date: ", h("code", {}, "catdb watch FOLDER")),
-        h("p", {}, "They appear here as they come in."),
+        h("p", {}, "Add a folder of images: ", h("code", {}, "catdb build FOLDER")),
+        h("p", {}, "or add one and keep it up to date: ", h("code", {}, "catdb watch FOLDER")),
+        h("p", {}, "The images appear here as they come in."),
         known.failed ? h("p", {}, h("a", { href: "/?view=failures" }, `${count(known.failed, "file")} could not be read`)) : null,
       ),
     );
@@ -71,8 +71,8 @@ function asking(engine) {
 /** What is to be said of the engine where one may search with a file. */
 export const enginesState = ({ state, reason }) =>
   ({
-    starting: "The engine is starting; an image that you drop now is searched with as soon as it is ready.",
-    failed: `Only images of the database can be searched with: ${reason}`,
+    starting: "The engine is starting; if you drop an image now, the search starts as soon as it is ready.",
+    failed: `You can search only with images of the database: ${reason}`,
     ready: "",
   })[state];
 
@@ -82,7 +82,7 @@ export async function category(main, state, { signal, shown }) {
   main.replaceChildren(
     h("p", {}, h("a", { href: "/?view=categories" }, "All categories")),
     h("h1", {}, known.name, " ", h("small", {}, count(known.images, "image"))),
-    h("p", { class: "faint" }, "With how probable the network finds this category, the likeliest first."),
+    h("p", { class: "faint" }, "Each with the probability that the network gives this category, the most likely first."),
   );
   const each = (image) => h("p", {}, percent(image.probability));
   main.append(...(await images({ category: state.category }, each, { signal, shown })));
@@ -103,7 +103,7 @@ export async function categories(main, state, { signal, say }) {
     return { words: `${one.name} ${one.id}`.toLowerCase(), entry: h("li", {}, link) };
   });
   const list = h("ul", { class: "names" }, entries.map(({ entry }) => entry));
-  const none = h("p", { class: "empty", hidden: true }, "No category of that name holds an image.");
+  const none = h("p", { class: "empty", hidden: true }, "No category of that name holds any images.");
   const filter = (event) => {
     const wanted = event.target.value.trim().toLowerCase();
     const found = entries.filter(({ words }) => words.includes(wanted));
@@ -118,7 +118,7 @@ export async function categories(main, state, { signal, say }) {
       h("h1", {}, "Categories ", h("small", {}, number(all.length))),
       all.length ? h("input", { type: "search", "aria-label": "Filter by name", placeholder: "Filter by name", oninput: filter }) : null,
     ),
-    h("p", { class: "faint" }, "Every image stands in the four categories that the network finds likeliest."),
+    h("p", { class: "faint" }, "Every image is listed in the four categories that the network finds most likely."),
     list,
     all.length ? none : h("p", { class: "empty" }, "No images yet."),
   );
@@ -137,7 +137,7 @@ export async function failures(main, state, { signal, shown }) {
   const end = await paged(list, load, { page: 100, shown, most: 500 });
   main.replaceChildren(
     h("h1", {}, "Failures ", h("small", {}, number(total))),
-    h("p", { class: "faint" }, total ? "Files that were found and could not be read. All others are in the database." : ""),
+    h("p", { class: "faint" }, total ? "These files were found but could not be read. All others are in the database." : ""),
     total ? list : h("p", { class: "empty" }, "Every file that was found could be read."),
     end,
   );
@@ -214,9 +214,9 @@ export async function answer(main, state, { signal, change, say }) {
   const given = uploads.get(state.upload);
   if (state.upload && !given) {
     main.replaceChildren(
-      h("p", { class: "empty" }, "The image that was searched with is not kept. Drop it here again, or ", h("a", { href: "/" }, "look through the images"), "."),
+      h("p", { class: "empty" }, "The image that you searched with was not kept. Drop it here again, or ", h("a", { href: "/" }, "look through the images"), "."),
     );
-    return "the image is not kept";
+    return "the image was not kept";
   }
   const asked = given ? `upload ${state.upload}` : `image ${state.image}`;
   if (main.querySelector(".query")?.dataset.asked !== asked) {
@@ -231,7 +231,7 @@ export async function answer(main, state, { signal, change, say }) {
   told.replaceChildren(progress);
   results.replaceChildren(waiting(k));
   const wait = (error) => {
-    progress.textContent = `${error.message}. It is sent again in ${error.seconds} s.`;
+    progress.textContent = `${error.message}. Trying again in ${error.seconds} s.`;
     say(progress.textContent);
   };
   const found = given
@@ -243,7 +243,7 @@ export async function answer(main, state, { signal, change, say }) {
     found.categories.length ? chips(found.categories, { only: state.category, restrict: (category) => change({ category }) }) : "",
     h("div", { class: "asked" }, modes(mode, state.category, change), amount(k, change), state.category ? unrestricted(state, found, change) : null),
   );
-  const only = given?.of > 1 ? `Of the ${number(given.of)} files only ${show(given.name)} is searched with.` : null;
+  const only = given?.of > 1 ? `Of the ${number(given.of)} files, only ${show(given.name)} is used for the search.` : null;
   told.replaceChildren(
     h("p", { class: "faint", id: "searched" }, searched(found)),
     ...[only, ...found.notes].filter(Boolean).map((note) => h("p", { class: "note" }, note)),
@@ -251,7 +251,7 @@ export async function answer(main, state, { signal, change, say }) {
   results.replaceChildren(
     found.matches.length
       ? grid(found.matches.map((one) => match(found, one)))
-      : h("p", { class: "empty" }, "Nothing was found there. Search further, or without the restriction."),
+      : h("p", { class: "empty" }, "Nothing was found here. Search further, or remove the restriction."),
   );
   return [count(found.matches.length, "match"), searched(found), only].filter(Boolean).join(", ");
 }
@@ -272,7 +272,7 @@ function shown(given, known) {
 }
 
 function modes(mode, only, change) {
-  const why = only ? "One category is searched whole: there is no further to go." : null;
+  const why = only ? "A single category is always searched in full, so there is nothing to choose here." : null;
   const each = MODES.map(([name, words, , title]) =>
     h(
       "label",
