@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from catdb.backbones.table import NETWORKS, Network
 from catdb.backbones.weights import Weights, fingerprint
 
 MOBILENET = NETWORKS["mobilenet_v2"]
+OUTWARD = ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen")  # what an audit hook is told of
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +122,25 @@ def test_neither_keras_nor_tensorflow_is_imported_once_converted(cache: Path, mo
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """Importing OpenVINO sent an event to Google Analytics, and left an identifier in the home folder."""
+    code = """
+import sys
+from catdb.backbones.openvino import native_precision
+assert native_precision() in ("bf16", "f32")
+print([name for name in sys.modules if name.startswith("openvino_telemetry")])
+import openvino
+print(openvino.convert_model.__name__)  # all else is there, for whoever wants it beside catdb
+"""
+    home = tmp_path / "of somebody"
+    home.mkdir()
+    watched = f"import sys; sys.addaudithook(lambda event, _: print(event) if event in {OUTWARD} else None)"
+    env = {**{name: value for name, value in os.environ.items() if name != "CI"}, "HOME": str(home)}
+    run = subprocess.run([sys.executable, "-c", watched + code], env=env, capture_output=True, text=True)
+    assert (run.stdout, run.returncode) == ("[]\nconvert_model\n", 0), run.stderr
+    assert list(home.iterdir()) == []
 
 
 def test_a_conversion_serves_when_the_weights_file_is_gone(cache: Path, mobilenet: str, no_conversion: None) -> None:

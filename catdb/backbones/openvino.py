@@ -8,18 +8,42 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from catdb.backbones import Category, Embedding, embedding, imagenet
 from catdb.backbones.conversion import MODEL
 from catdb.backbones.table import Network
 from catdb.errors import EngineFailed
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Import OpenVINO as if openvino-telemetry, which it brings along, were not installed.
+
+    With it the import alone sends an event to Google Analytics, from a process forked for that, leaves an identifier in
+    the home folder, and keeps a process from ending for up to 3 s where the network swallows what is sent.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:  # somebody else's choice
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # as the import system documents it
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _unreported():
+    import openvino as ov
 
 
 def save(saved_model: str, folder: str) -> None:
