@@ -152,15 +152,19 @@ def save(path: Path, seed: int) -> Path:
     return path
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder of twelve pictures, two of them in a folder below."""
-    folder = tmp_path / "photos"
+def save_twelve(folder: Path) -> Path:
+    """Write twelve pictures into a folder, two of them into one below; return the folder."""
     for seed in range(10):
         save(folder / f"{seed}.png", seed)
     for seed in range(10, 12):
         save(folder / "below" / f"{seed}.png", seed)
     return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of twelve pictures, two of them in a folder below."""
+    return save_twelve(tmp_path / "photos")
 
 
 @pytest.fixture
