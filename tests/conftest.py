@@ -26,9 +26,10 @@ from catdb.store import Store
 CATDB = str(Path(sys.executable).with_name("catdb"))
 
 
-LONGEST = (  # modules that take more than 20 s, the longest first, so that none of them is begun last
+LONGEST = (  # modules that take more than 15 s, the longest first, so that none of them is begun last
     *("backbones", "cli", "faults", "engine", "watch", "powerloss", "duplicates", "watch_cli", "watch_stress", "page"),
-    *("concurrency", "quality", "docs", "soak", "shortened", "tables_cli", "int8", "web_server"),
+    *("reconcile", "concurrency", "quality", "query", "docs", "soak", "store", "recall", "web", "parts", "stateful"),
+    *("damage", "shortened", "tables_cli", "int8", "web_server"),
 )
 
 
