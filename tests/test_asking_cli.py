@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import run, save
+from conftest import run, save, without_progress
 from PIL import Image
 
 from catdb import Database
@@ -24,7 +24,7 @@ def call(*words: str | Path) -> Done:
     done = CliRunner().invoke(cli, [*map(str, words)], prog_name="catdb")
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, without_progress(done.stderr))
 
 
 def clean(done: Done, code: int = 0) -> Done:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,32 +117,46 @@ def test_folders_that_come_move_and_go(folder: Path, tmp_path: Path, events: Eve
     until(events, folder, lambda whole, _: {"on", "on/deep/a"} <= whole)
 
 
-def test_changes_wait_for_quiet(folder: Path) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What time it is for the changes, ``now``: it passes only when a test says so, however slow the machine is."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(room, "time", clock)
+    return clock
+
+
+def until_sorted(events: Events, bucket: str, *paths: Path) -> None:
+    """Wait until these were heard of, while no time passes, so that nothing settles."""
+
+    def known() -> bool:
+        assert not events.changes(0.01)
+        return {str(path) for path in paths} <= getattr(events, bucket).paths
+
+    wait_for(known)
+
+
+def test_changes_wait_for_quiet(folder: Path, clock: SimpleNamespace) -> None:
     with closing(Events(quiet=2.0, cap=LONG)) as events:
         events.watch(str(folder))
         (folder / "a").write_text("a")
-        until_heard(events)
-        begun = time.monotonic()
-        threading.Timer(0.5, (folder / "b").write_text, ("b",)).start()
-        found = events.changes(LONG)
-        assert found == Changes(frozenset(map(str, (folder / "a", folder / "b")))), "one set, not two"
-        assert time.monotonic() - begun >= 2.2, "and two seconds of quiet after the last of them"
+        until_sorted(events, "_whole", folder / "a")
+        clock.now = 1.5
+        (folder / "b").write_text("b")
+        until_sorted(events, "_whole", folder / "a", folder / "b")
+        clock.now = 3.25
+        assert not events.changes(0.01), "there were not yet two seconds of quiet after the last of them"
+        clock.now = 3.5
+        assert events.changes(LONG) == Changes(frozenset(map(str, (folder / "a", folder / "b")))), "one set, not two"
 
 
-def until_heard(events: Events) -> None:
-    """Wait until something was heard of, without taking it."""
-    end = time.monotonic() + LONG
-    while not events.pending():
-        assert time.monotonic() < end
-        events.changes(0.01)
-
-
-def test_a_steady_stream_is_not_put_off_for_ever(folder: Path) -> None:
-    with closing(Events(quiet=LONG, cap=0.5)) as events, Stream(folder):
+def test_a_steady_stream_is_not_put_off_for_ever(folder: Path, clock: SimpleNamespace) -> None:
+    with closing(Events(quiet=LONG, cap=4.0)) as events, Stream(folder):
         events.watch(str(folder))
-        begun = time.monotonic()
+        wait_for(lambda: not events.changes(0.01) and len(events._whole.paths) > 1)
+        clock.now = 3.75
+        assert not events.changes(0.01)
+        clock.now = 4.0
         assert len(events.changes(LONG).whole) > 1
-        assert time.monotonic() - begun < LONG / 2
 
 
 class Stream:
@@ -165,14 +180,20 @@ class Stream:
         self._thread.join()
 
 
-def test_what_is_gone_waits_longer_so_that_a_folder_being_emptied_shows(folder: Path) -> None:
+def test_what_is_gone_waits_longer_so_that_a_folder_being_emptied_shows(folder: Path, clock: SimpleNamespace) -> None:
     (folder / "old").write_text("old")
-    with closing(Events(quiet=0.2, cap=LONG)) as events:
+    with closing(Events(quiet=1.0, cap=LONG)) as events:
         events.watch(str(folder))
         (folder / "old").unlink()
         (folder / "new").write_text("new")
+        until_sorted(events, "_gone", folder / "old")
+        until_sorted(events, "_whole", folder / "new")
+        clock.now = 1.0
         assert events.changes(LONG) == Changes(whole=frozenset([str(folder / "new")]))
+        clock.now = 2.75
+        assert not events.changes(0.01)
         assert events.pending()
+        clock.now = 3.0
         assert events.changes(LONG) == Changes(gone=frozenset([str(folder / "old")]))
         assert not events.pending()
 

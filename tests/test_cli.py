@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import CATDB, Instant, child, run, save, unprivileged
+from conftest import CATDB, Instant, child, run, save, unprivileged, without_progress
 from PIL import Image
 
 import catdb
@@ -71,7 +71,7 @@ def call(*words: str | Path, env: dict[str, str] | None = None) -> Done:
     done = CliRunner().invoke(cli, [*map(str, words)], env=env, prog_name="catdb")
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, without_progress(done.stderr))
 
 
 @pytest.fixture(scope="session")

@@ -25,15 +25,21 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def pictures() -> Path:
-    """The folder that the README's commands speak of, in the current folder."""
-    folder = Path("Pictures")
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the README's commands speak of, to be copied."""
+    folder = tmp_path_factory.mktemp("rendered") / "Pictures"
     paths = render(folder, count=12)
     shutil.copy(paths[0], folder / "boat.jpg")
     (folder / "new").mkdir()
     shutil.copy(paths[1], folder / "new" / "one.jpg")
     return folder
+
+
+@pytest.fixture
+def pictures(rendered: Path) -> Path:
+    """That folder, in the current folder."""
+    return Path(shutil.copytree(rendered, "Pictures"))
 
 
 def test_every_block_of_the_readme_is_of_a_kind_that_a_test_runs() -> None:

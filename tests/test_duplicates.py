@@ -258,10 +258,10 @@ def commented(jpeg: bytes, text: bytes) -> bytes:
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
 
 
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve pictures; of three of them copies, by bytes, by pixels, re-encoded, halved and cropped, all younger."""
-    folder = tmp_path / "album"
+    folder = tmp_path_factory.mktemp("album") / "album"
     for number, path in enumerate(render(folder / "own", count=12)):
         path.rename(folder / f"{number}.jpg")
     shutil.rmtree(folder / "own")
@@ -278,6 +278,12 @@ def album(tmp_path: Path) -> Path:
     for place, path in enumerate(sorted(folder.rglob("*.*"))):
         os.utime(path, (10**9 + place, 10**9 + place))
     return folder
+
+
+@pytest.fixture
+def album(original: Path, tmp_path: Path) -> Path:
+    """The pictures and their copies, to do with as one likes."""
+    return Path(shutil.copytree(original, tmp_path / "album"))
 
 
 def named(found: Duplicates, tier: str | None = None) -> list[list[str]]:

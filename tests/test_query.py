@@ -56,14 +56,23 @@ def asked(seed: int) -> tuple[Image.Image, NDArray[np.float64]]:
     return image, vector
 
 
-@pytest.fixture
-def crowd(tmp_path: Path, open_db: Open, instant: Instant) -> Database:
-    """A database of 150 pictures."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 150 pictures and their database, to be copied; under another name than when it was built, lest a
+    copy of the database knows these pictures, and not the copies beside it."""
+    place = tmp_path_factory.mktemp("crowd") / "before"
     for seed in range(150):
-        save(tmp_path / "crowd" / f"{seed:03}.png", 3000 + seed)
-    database = open_db("crowd-db", backbone=instant)
-    database.build(tmp_path / "crowd")
-    return database
+        save(place / "crowd" / f"{seed:03}.png", 3000 + seed)
+    with Database(place / "crowd-db", backbone=Instant()) as database:
+        database.build(place / "crowd")
+    return place.rename(place.with_name("after"))
+
+
+@pytest.fixture
+def crowd(original: Path, tmp_path: Path, open_db: Open, instant: Instant) -> Database:
+    """A database of 150 pictures."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return open_db("crowd-db", backbone=instant)
 
 
 def named(result: Result) -> list[str]:

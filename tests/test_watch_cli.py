@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 import pytest
-from conftest import CATDB, child, run, save, unprivileged
+from conftest import CATDB, child, run, save, unprivileged, without_progress
 
 from catdb import Database
 from catdb.lock import Lock
@@ -35,7 +35,8 @@ class Lines:
 
     def _read(self) -> None:
         for line in self._stream:
-            self._queue.put(line.rstrip("\n"))
+            if without_progress(line):
+                self._queue.put(line.rstrip("\n"))
         self._queue.put(None)
 
     def until(self, wanted: str) -> list[str]:

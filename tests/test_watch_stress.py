@@ -66,7 +66,7 @@ def test_a_file_that_is_written_to_is_looked_at_under_all_its_names(
         with (photos / "new.png").open("wb", buffering=0) as file:
             file.write(data[:40])
             (photos / "link to new.png").symlink_to(photos / "new.png")
-            until(lambda: [Path(failure.path).name for failure in db.failures()] == ["link to new.png"])
+            until(lambda: "link to new.png" in [Path(failure.path).name for failure in db.failures()])
             file.write(data[40:])
         until_in_step(db, photos)
 

@@ -23,8 +23,9 @@ from web import OWN, Client, Gated, ready, served
 from catdb import Database, shapes
 from catdb.backbones import Embedding
 from catdb.errors import WeightsNotFound
+from catdb.questions import Point
 from catdb.web import document
-from catdb.web.engine import WAITING
+from catdb.web.engine import WAITING, Place, SharedEngine
 
 OpenDb = Callable[..., Database]
 
@@ -366,8 +367,16 @@ def test_what_is_kept_of_thumbnails_is_bounded(
 # --- the engine -----------------------------------------------------------------------------------------------------
 
 
-def test_uploads_that_wait_share_a_pass_and_the_ninth_is_sent_away(built: Database) -> None:
-    gated = Gated()
+def test_uploads_that_wait_share_a_pass_and_the_ninth_is_sent_away(
+    built: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated, decoded, real = Gated(), threading.Semaphore(0), SharedEngine.embed
+
+    async def embed(self: SharedEngine, place: Place, pixels: NDArray[np.uint8]) -> Point:
+        decoded.release()
+        return await real(self, place, pixels)
+
+    monkeypatch.setattr(SharedEngine, "embed", embed)
     with Database(built.path, mode="r", backbone=gated) as db, served(db) as client, ThreadPoolExecutor(20) as pool:
         ready(client.base_url)
         gated.begun.acquire()
@@ -382,6 +391,8 @@ def test_uploads_that_wait_share_a_pass_and_the_ninth_is_sent_away(built: Databa
         for done in islice(as_completed(others, timeout=60), 4):
             status, body, after = done.result()
             assert (status, list(body), after) == (429, ["error"], "2")
+        for _ in range(1 + WAITING):
+            assert decoded.acquire(timeout=60)  # all of them can go with the next pass
         gated.open.release(20)
         statuses = [future.result()[0] for future in [first, *others]]
         assert sorted(statuses) == [200] * (1 + WAITING) + [429] * 4
