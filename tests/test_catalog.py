@@ -353,6 +353,15 @@ def test_below_is_a_path_and_what_lies_in_it_and_no_neighbour(catalog: Catalog, 
     assert catalog.is_known(1, name) and not catalog.is_known(2, name)
 
 
+@pytest.mark.parametrize("statement", ["SELECT id FROM image", "SELECT inode FROM failure", "DELETE FROM removed"])
+def test_what_lies_below_a_path_is_found_without_going_through_all_of_its_root(
+    catalog: Catalog, statement: str
+) -> None:
+    where, values = below(1, b"a")
+    plan = [row[3] for row in catalog.sql.execute(f"EXPLAIN QUERY PLAN {statement} WHERE {where}", values)]
+    assert len(plan) == 1 and plan[0].endswith("(root=? AND path>? AND path<?)"), plan
+
+
 def test_below_nothing_is_the_whole_root(catalog: Catalog) -> None:
     do(catalog, *(replace(put(n), path=name) for n, name in enumerate(NEIGHBOURS)))
     assert len(catalog.ids_below(1, b"")) == len(NEIGHBOURS)
