@@ -186,7 +186,7 @@ class Snapshot:
         )
 
     def _without_blocks(self, category: int) -> Rows:
-        """Return the rows of a category of which the catalog has no blocks: all wait, unless those of its shard are lost."""
+        """Return the rows of a category that has no blocks: all wait, unless it has a shard whose blocks were lost."""
         rows = None if self.catalog.pointer(category) else self._waiting(category)
         return self.store.rows(self.catalog, self.catalog.members(category)) if rows is None else rows
 

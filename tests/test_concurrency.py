@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import CATDB, Instant, child, run, save, unprivileged
-from stock import answers, delete, fill, found_in, make, put, shards, unit
+from stock import META, answers, delete, fill, found_in, make, put, shards, unit
 
 from catdb import Database, DatabaseBusy, DatabaseReadOnly, calibration, search, threads
 from catdb.catalog import Catalog
@@ -325,6 +326,30 @@ def test_the_blocks_of_a_database_made_anew_are_its_own(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_the_first_write_to_a_database_made_anew_drops_none_of_its_shards(tmp_path: Path) -> None:
+    """A process that had only read the old one looked for shards under the old categories' names, and unlinked all."""
+    path = tmp_path / "db"
+    old = make(path)
+    fill(old, range(3))
+    old.close()
+    mine = Store(str(path))
+    assert mine.categories()[0][0] == "c0"
+    shutil.rmtree(path)
+    new = Store(str(path))
+    new.create(META, [(f"other{number}", "other") for number in range(10)])
+    with new.writing() as catalog, catalog.transaction():
+        catalog.add_root(b"/photos", b"../photos", True)
+    fill(new, range(3))
+    new.fold_all()
+    new.close()
+    before = shards(new)
+    assert len(before) > 3
+    fill(mine, [3])
+    assert shards(mine) == before
+    assert mine.categories()[0][0] == "other0"
+    mine.close()
+
+
 def test_what_a_reader_measured_is_of_the_database_that_is_there(tmp_path: Path) -> None:
     """Of one that was made anew with as many images, a reader told the percentiles of the old one."""
     path = tmp_path / "db"
@@ -544,6 +569,56 @@ def test_searches_take_turns_and_a_fork_in_the_midst_of_one_does_not_wait_for_it
         answer_vector(store, np.zeros(12), Reach(1))
     assert not threads.turn().locked()
     assert found[0] == found[1]
+
+
+def test_one_thread_may_close_a_database_while_another_writes_to_it(store: Store) -> None:
+    """The connection was closed under a thread that had just begun to write by it, which ended the process."""
+    code = """
+store, done = Store(sys.argv[1]), threading.Event()
+def close():
+    while not done.is_set():
+        store.close()
+closing = threading.Thread(target=close)
+closing.start()
+try:
+    for number in range(100, 300):
+        fill(store, [number])
+finally:
+    done.set()
+    closing.join()
+store.close()
+print("written")
+"""
+    with child("import threading\n" + HERE + code, store.path) as process:
+        assert line(process) == "written", process.communicate()[1]
+        ended(process)
+    assert len(answers(store)[0]) == 220
+
+
+def test_a_fork_while_another_thread_measures_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child waited for ever for its turn to measure, which no thread of its own would give back."""
+    store = make(tmp_path / "db")
+    fill(store, range(60))
+    measure, ended = calibration._measure, []
+
+    def measured(*words: Any) -> Any:
+        if not ended:
+            ended.append(0)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                answer_vector(store, unit(3), Reach(1))
+                os._exit(0)
+            ended[0] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return measure(*words)
+
+    monkeypatch.setattr(calibration, "_measure", measured)
+    with ThreadPoolExecutor(1) as pool:
+        match = pool.submit(lambda: answer_vector(store, unit(3), Reach(1)).matches[0]).result()
+    assert (ended, match.percentile is not None) == ([0], True)
+    store.close()
 
 
 def test_forked_workers_may_search_a_database_that_their_parent_writes_to(store: Store) -> None:

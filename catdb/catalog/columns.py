@@ -16,8 +16,8 @@ def below(root: int, path: bytes) -> tuple[str, tuple[Any, ...]]:
     """Return the condition, and its values, for a path and everything below it (all of the root for an empty path)."""
     if not path:
         return "root = ?", (root,)
-    # "0" follows "/" in ASCII: from "path/" to before "path0" are exactly the paths that begin with "path/". SQLite goes
-    # through one range of an index, but through all of the root for an alternative of two: so this is one, less a gap.
+    # "0" follows "/" in ASCII: from "path/" to before "path0" are exactly the paths that begin with "path/". It is one
+    # range, less a gap, because for an alternative of two SQLite would go through all of the root.
     where = "root = ? AND path >= ? AND path < ? AND (path = ? OR path >= ?)"
     return where, (root, path, path + b"0", path, path + b"/")
 
