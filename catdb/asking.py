@@ -17,7 +17,7 @@ from catdb.filters import Filter
 from catdb.images import Failure
 from catdb.ingest import Event
 from catdb.lookup import Query, embedded, readable
-from catdb.opening import Wanted, require_unchanged
+from catdb.opening import Wanted
 from catdb.query import Result, answer, answer_point, answer_text, answer_together, answer_vector
 from catdb.questions import Point, category_named
 from catdb.reach import Reach
@@ -155,7 +155,7 @@ class Searches:
 
         Raises BackboneMismatch where the database was made anew, with another network, since this one was opened.
         """
-        require_unchanged(self._store, self._engine)
+        self._store.require_maker(self._engine.maker)
         return answer_point(self._store, point, self._reach(k, **how))
 
     def load(self) -> tuple[int, int]:

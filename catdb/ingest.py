@@ -218,7 +218,7 @@ class Intake:
         if self._puts or self._faults:
             faults = [(root, path, failure.reason, failure.stamp) for root, path, failure in self._faults]
             puts, failed = self._puts, [failure for _, _, failure in self._faults]
-            outcomes = self.store.commit(puts, faults)
+            outcomes = self.store.commit(puts, faults, maker=self.engine.maker if puts else None)
             self._puts, self._faults, self._embedded = [], [], {}
             self.failed += failed
             for put, outcome in zip(puts, outcomes, strict=True):

@@ -19,7 +19,7 @@ import pytest
 from conftest import CATDB, Instant, child, run, save, unprivileged
 from stock import META, answers, delete, fill, found_in, make, put, shards, unit
 
-from catdb import Database, DatabaseBusy, DatabaseReadOnly, calibration, search, threads
+from catdb import BackboneMismatch, Database, DatabaseBusy, DatabaseReadOnly, calibration, search, threads
 from catdb.catalog import Catalog
 from catdb.check import check, repair
 from catdb.query import answer_vector
@@ -348,6 +348,40 @@ def test_the_first_write_to_a_database_made_anew_drops_none_of_its_shards(tmp_pa
     assert shards(mine) == before
     assert mine.categories()[0][0] == "other0"
     mine.close()
+
+
+class Other(Instant):
+    backbone = "other"
+
+
+def test_a_database_made_anew_with_another_network_is_not_taken_for_the_old_one(photos: Path, tmp_path: Path) -> None:
+    """A program that had the old one open put the old network's vectors into the new one, and searched it with them."""
+    path = tmp_path / "db"
+    with Database(path, backbone=Instant()) as mine:
+        mine.build(photos)
+        mine.close()
+        shutil.rmtree(path)
+        with Database(path, backbone=Other()) as anew:
+            anew.build(photos)
+        new = save(photos / "new.png", 77)
+        for attempt in (lambda: mine.build(photos), lambda: mine.add(new), lambda: mine.search(new)):
+            with pytest.raises(BackboneMismatch, match="was made anew with other: open it again"):
+                attempt()
+        assert (len(mine), len(mine.search(photos / "1.png", k=100, exact=True))) == (12, 12)
+
+
+def test_a_watcher_puts_nothing_into_a_database_made_anew_with_another_network(photos: Path, tmp_path: Path) -> None:
+    path, place = tmp_path / "db", tmp_path / "anew"
+    with Database(place, backbone=Other()) as anew:
+        anew.build(photos)
+    with Database(path, backbone=Instant()) as mine:
+        with pytest.raises(BackboneMismatch, match="made anew with other"), mine.watch(photos) as watch:
+            watch.wait_idle(60)
+            path.rename(tmp_path / "old")
+            place.rename(path)
+            save(photos / "new.png", 77)
+            watch.wait_idle(60)
+        assert len(mine) == 12
 
 
 def test_what_a_reader_measured_is_of_the_database_that_is_there(tmp_path: Path) -> None:
