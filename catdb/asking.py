@@ -200,8 +200,12 @@ class Searches:
         **far: Any,
     ) -> Reach:
         """Return how far a search with these options goes. Raises as :meth:`search` does for what is amiss."""
-        number = None if category is None else category_named(category, self._store.categories())
+        number = None if category is None else self._category_number(category)
         return Reach(k, **far, only=Filter(number, None if under is None else absolute(under), min_similarity))
+
+    def _category_number(self, name: str) -> int:
+        with self._store.snapshot():  # else the names might be those of a database that was there before
+            return category_named(name, self._store.categories())
 
     def _join(self, queries: Iterable[Query]) -> _Joined:
         """Have queries join the database, so far as they are files. Raises TypeError for one that is no path."""

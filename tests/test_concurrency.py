@@ -352,6 +352,7 @@ def test_the_first_write_to_a_database_made_anew_drops_none_of_its_shards(tmp_pa
 
 class Other(Instant):
     backbone = "other"
+    categories = tuple(reversed(Instant.categories))
 
 
 def test_a_database_made_anew_with_another_network_is_not_taken_for_the_old_one(photos: Path, tmp_path: Path) -> None:
@@ -368,6 +369,21 @@ def test_a_database_made_anew_with_another_network_is_not_taken_for_the_old_one(
             with pytest.raises(BackboneMismatch, match="was made anew with other: open it again"):
                 attempt()
         assert (len(mine), len(mine.search(photos / "1.png", k=100, exact=True))) == (12, 12)
+
+
+def test_a_category_is_named_as_in_the_database_that_is_there(photos: Path, tmp_path: Path) -> None:
+    """The first search after it was made anew took a name for the number that it had had in the old one."""
+    path = tmp_path / "db"
+    with Database(path, backbone=Instant()) as mine:
+        mine.build(photos)
+        id = mine.categories()[0].id
+        mine.close()
+        shutil.rmtree(path)
+        with Database(path, backbone=Other()) as anew:
+            anew.build(photos)
+            expected = anew.search(photos / "1.png", category=id).matches
+            assert expected and all(id in {own.id for own in match.categories} for match in expected)
+        assert mine.search(photos / "1.png", category=id).matches == expected
 
 
 def test_a_watcher_puts_nothing_into_a_database_made_anew_with_another_network(photos: Path, tmp_path: Path) -> None:
