@@ -209,7 +209,7 @@ def test_added(catalog: Catalog) -> None:
         (0.5, 0.25, 0.125, 0.0625),
     )
     assert catalog.image_at(1, b"0003.png") == catalog.image(1) == image
-    assert catalog.images_of(put(3).digest) == [image]
+    assert list(catalog.images_of(put(3).digest)) == [image]
     vector = catalog.vector(1)
     assert vector is not None
     np.testing.assert_array_equal(vector, unit(3))
