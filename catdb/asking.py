@@ -17,7 +17,7 @@ from catdb.filters import Filter
 from catdb.images import Failure
 from catdb.ingest import Event
 from catdb.lookup import Query, embedded, readable
-from catdb.opening import Wanted, require_unchanged
+from catdb.opening import Wanted
 from catdb.query import Result, answer, answer_point, answer_text, answer_together, answer_vector
 from catdb.questions import Point, category_named
 from catdb.reach import Reach
@@ -155,7 +155,7 @@ class Searches:
 
         Raises BackboneMismatch where the database was made anew, with another network, since this one was opened.
         """
-        require_unchanged(self._store, self._engine)
+        self._store.require_maker(self._engine.maker)
         return answer_point(self._store, point, self._reach(k, **how))
 
     def load(self) -> tuple[int, int]:
@@ -200,8 +200,12 @@ class Searches:
         **far: Any,
     ) -> Reach:
         """Return how far a search with these options goes. Raises as :meth:`search` does for what is amiss."""
-        number = None if category is None else category_named(category, self._store.categories())
+        number = None if category is None else self._category_number(category)
         return Reach(k, **far, only=Filter(number, None if under is None else absolute(under), min_similarity))
+
+    def _category_number(self, name: str) -> int:
+        with self._store.snapshot():  # else the names might be those of a database that was there before
+            return category_named(name, self._store.categories())
 
     def _join(self, queries: Iterable[Query]) -> _Joined:
         """Have queries join the database, so far as they are files. Raises TypeError for one that is no path."""

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO, TypeVar
 
 from catdb.catalog import Image
@@ -82,7 +83,7 @@ def image_of(store: Store, content: BinaryIO) -> ImageInfo | None:
     content.seek(0)
     sought = digest(content)
     with store.snapshot() as snapshot:
-        found = _infos(snapshot, snapshot.catalog.images_of(sought)[:1])
+        found = _infos(snapshot, islice(snapshot.catalog.images_of(sought), 1))
     return found[0] if found else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 
 from catdb.catalog import Catalog
@@ -18,7 +20,8 @@ class Cache:
     """What is so of every snapshot until shards change, or for as long as the database is the same.
 
     ``maps``: the shard files that were found to be sound. ``categories``: (id, name) by number; none before they were
-    asked for. ``chance`` and ``recall``: what a reader measured for itself, where the database has none on record.
+    asked for. ``chance`` and ``recall``: what a reader measured for itself, where the database has none on record;
+    ``measuring`` is held meanwhile, so that no two threads do.
     """
 
     def __init__(self) -> None:
@@ -26,6 +29,7 @@ class Cache:
         self.categories: list[tuple[str, str]] = []
         self.chance: Chance | None = None
         self.recall: Recall | None = None
+        self.measuring = Lock()
         self._mapped: tuple[int, int, int] | None = None  # the shards for which it was looked which maps are in use
         self._encoding: tuple[tuple[int | None, str], Encoding] | None = None  # by its projection's checksum
         self._regions: tuple[tuple[int, int, int], Regions] | None = None

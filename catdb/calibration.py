@@ -7,7 +7,6 @@ images, and keeps that in memory.
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 
 import numpy as np
@@ -27,8 +26,6 @@ _RECALL = "recall"
 _READER = 500  # images in the sample of a reader that has to measure: 125,000 pairs
 _DAMAGED = -2.0  # below any cosine: of an image without a sound vector nothing is learned
 _WORK = 200_000_000  # products of an image and a query that a reader measures recall with: some seconds
-
-_turn = threading.Lock()
 
 
 def refresh(store: Store) -> None:
@@ -59,8 +56,8 @@ def recall(snapshot: Snapshot, images: int) -> Recall | None:
     known = catalog.once("recall", lambda: recalling.recorded(catalog.meta().get(_RECALL)))
     if known:
         return known
-    with _turn:
-        cache = snapshot.store.cache
+    cache = snapshot.store.cache
+    with cache.measuring:
         known = cache.recall
         if known is None or known.is_stale(images, len(snapshot.regions())):
             known = _learn(snapshot, max(100, min(recalling.SAMPLE, _WORK // images)), images)
@@ -97,8 +94,8 @@ def chance(snapshot: Snapshot, images: int) -> Chance | None:
     known = catalog.once("chance", lambda: recorded(catalog.meta().get(_CHANCE)))
     if known:
         return known
-    with _turn:
-        cache = snapshot.store.cache
+    cache = snapshot.store.cache
+    with cache.measuring:
         known = cache.chance
         if known is None or known.is_stale(images):
             known = _measure(catalog, _READER, images)

@@ -45,10 +45,12 @@ class Connections:
         if self._process != os.getpid():
             self._begin()
 
-    def _forget(self) -> None:
-        """Take nothing for granted that was learnt of a database that is there no more."""
-        self.lock.clean = False
-        self.cache = Cache()
+    def _recognise(self, catalog: Catalog) -> None:
+        """Take nothing for granted that was learnt of another database, which was there before, or may have been."""
+        if catalog.identity != self._identity:
+            self.lock.clean = False
+            self.cache = Cache()
+            self._identity = catalog.identity
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -65,10 +67,11 @@ class Connections:
         with self.held(), clear_errors(self._path):
             if self._writer and not self._writer.is_current():
                 self._close_writer()  # the database was deleted, and may have been made anew: this one leads nowhere
-                self._forget()
+                self._identity = None
             if self._writer is None:
                 self._writer = Catalog.writer(self._path)
                 self._writer.guard = self.lock.require
+                self._recognise(self._writer)
             if not new:
                 self._require_made(self._writer)
             yield self._writer
@@ -105,9 +108,7 @@ class Connections:
         except BaseException:
             catalog.close()
             raise
-        if catalog.identity != self._identity:  # it was deleted and made anew, unless this is the first look
-            self._forget()
-            self._identity = catalog.identity
+        self._recognise(catalog)
         return catalog
 
     def _require_file(self) -> None:
@@ -124,10 +125,11 @@ class Connections:
         self._identity = None
         self.cache.maps.keep([])  # a map holds on to a file; what else is known is of use to whoever still asks
         self._close_readers()
-        if self._writer and self._writer.is_current():
-            with suppress(CatdbError), self.lock.held():
-                self._close_writer()
-        self._close_writer()  # where another process writes, it has the log in its hands, and this writes nothing back
+        with self.lock.turn:  # else another thread may be about to write, by this very connection
+            if self._writer and self._writer.is_current():
+                with suppress(CatdbError), self.lock.held():
+                    self._close_writer()
+            self._close_writer()  # where another process writes, it has the log in its hands: nothing is written back
 
     def __del__(self) -> None:
         """Give the connections back where close() was forgotten; not under the lock, which one would wait for here."""

@@ -30,7 +30,6 @@ from catdb.images import Decoders, Failure
 from catdb.inventory import CategoryInfo, Info, RootInfo
 from catdb.mounts import filesystem, is_remote
 from catdb.opening import Wanted, engine_of
-from catdb.questions import category_named
 from catdb.reconcile import Means, Report, Tell, reconcile, told
 from catdb.relocate import Moved
 from catdb.roots import AnyPath, Paths, absolute
@@ -171,9 +170,6 @@ class Database(Searches):
     def category_id(self, name: str) -> str:
         """Return the id of a category, given by id or name. Raises CategoryUnknown."""
         return self._store.category_id(self._category_number(name))
-
-    def _category_number(self, name: str) -> int:
-        return category_named(name, self._store.categories())
 
     # --- copies -------------------------------------------------------------------------------------------------
 

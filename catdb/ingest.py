@@ -30,6 +30,7 @@ from catdb.roots import Roots
 from catdb.store import Store
 
 AHEAD = 64  # pictures that are read ahead of the engine
+_LOOKED = 10_000  # contents of which it is remembered how far their images were looked at
 _PER_COMMIT = 256  # images in one commit...
 _SECONDS = 5.0  # ...or as many as come in this time, so that an interruption costs little
 
@@ -73,6 +74,7 @@ class Intake:
     _copies: dict[bytes, list[tuple[Todo, Content, int, int]]] = field(default_factory=dict)  # of what is under way
     _puts: list[Put] = field(default_factory=list)
     _embedded: dict[bytes, Put] = field(default_factory=dict)  # by content, of those that wait for the commit
+    _looked: dict[bytes, int] = field(default_factory=dict)  # by content, the last image of it that was looked at
     _faults: list[tuple[int, bytes, Failure]] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
 
@@ -109,7 +111,7 @@ class Intake:
         outcome: Picture | Content | Failure = fingerprint(path)
         if isinstance(outcome, Content):
             with self.store.snapshot() as snapshot:
-                if snapshot.catalog.images_of(outcome.digest):
+                if any(snapshot.catalog.images_of(outcome.digest)):
                     return outcome
             outcome = read(outcome, self.engine.input_size, self.decoders.decode)
         return None if isinstance(outcome, Failure) and is_gone(path) else outcome
@@ -162,12 +164,11 @@ class Intake:
     def _reuse(self, todo: Todo, content: Content) -> None:
         """Have a file whose bytes are known wait for the commit, with the vector that they have already."""
         with self.store.snapshot() as snapshot:
-            known = snapshot.catalog.images_of(content.digest)
-            vectors = (snapshot.catalog.vector(image.id) for image in known)
-            source = next(((i, v) for i, v in zip(known, vectors, strict=True) if v is not None), None)
+            known = ((image, snapshot.catalog.vector(image.id)) for image in snapshot.catalog.images_of(content.digest))
+            source = next(((image, vector) for image, vector in known if vector is not None), None)
         if source:
             image, vector = source
-            moved = self._moved(todo, known)
+            moved = self._moved(todo, content)
             size = (image.width, image.height)
             self._put(todo, content, size, vector, image.categories, image.probabilities, moved)
         else:  # deleted since it was looked up, or damaged
@@ -198,15 +199,21 @@ class Intake:
         self._puts.append(put)
         self._embedded[put.digest] = put
 
-    def _moved(self, todo: Todo, known: Sequence[Image]) -> Image | None:
-        """Return the image that has become this file: the same bytes, its own file gone though its root is there."""
-        if any((image.root, image.path) == (todo.root, todo.path) for image in known):
-            return None  # only touched
-        taken = {put.moved_from.id for put in self._puts if put.moved_from}
-        for image in known:
-            there = os.path.isdir(self.roots.folder(image.root))
-            if image.id not in taken and there and is_gone(self.roots.path(image.root, image.path)):
-                return image
+    def _moved(self, todo: Todo, content: Content) -> Image | None:
+        """Return the image that has become this file: the same bytes, its own file gone though its root is there.
+
+        Of images with the same bytes each is looked at for one new file, and not again for the next: of thousands of
+        copies that would be millions of looks.
+        """
+        with self.store.snapshot() as snapshot:
+            here = snapshot.catalog.image_at(todo.root, todo.path)
+            if here and here.digest == content.digest:
+                return None  # only touched
+            for image in snapshot.catalog.images_of(content.digest, self._looked.get(content.digest, 0)):
+                self._looked[content.digest] = image.id
+                there = os.path.isdir(self.roots.folder(image.root))
+                if there and is_gone(self.roots.path(image.root, image.path)):
+                    return image
         return None
 
     def _commit_when_due(self) -> None:
@@ -218,8 +225,10 @@ class Intake:
         if self._puts or self._faults:
             faults = [(root, path, failure.reason, failure.stamp) for root, path, failure in self._faults]
             puts, failed = self._puts, [failure for _, _, failure in self._faults]
-            outcomes = self.store.commit(puts, faults)
+            outcomes = self.store.commit(puts, faults, maker=self.engine.maker if puts else None)
             self._puts, self._faults, self._embedded = [], [], {}
+            if len(self._looked) > _LOOKED:
+                self._looked = {}
             self.failed += failed
             for put, outcome in zip(puts, outcomes, strict=True):
                 for kind in _KINDS.get(outcome, (outcome,)) if outcome else ():

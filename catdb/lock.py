@@ -29,7 +29,8 @@ class Lock:
     """The lock of a database directory. Threads may share it; each process has its own.
 
     ``clean`` is for its holder to say: nothing is left behind by this process or by one that held the lock before.
-    It is False at first, and again as soon as another holder is found to have died.
+    It is False at first, and again as soon as another holder is found to have died. ``turn`` is what the threads of
+    this process wait for among themselves.
     """
 
     _LOOK = 0.01  # seconds between two looks whether it is free
@@ -41,7 +42,7 @@ class Lock:
         self._doing = doing
         self._path = os.path.join(folder, name)
         self._file = FileLock(self._path, fallback_to_soft=False)
-        self._turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
+        self.turn = threading.RLock()  # the file lock is per process and thread; this orders our own threads
         self._holding = False
         self._process = os.getpid()
         self._signed: tuple[int, int] | None = None  # the file that carries our name
@@ -78,7 +79,7 @@ class Lock:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock, more than once if need be. Raises DatabaseBusy, naming the holder, after a while."""
-        with self._turn:
+        with self.turn:
             if self._holding:
                 yield
                 return

@@ -27,11 +27,13 @@ Query = str | os.PathLike[str] | PILImage | NDArray[np.uint8]
 def points(store: Store, engine: Engine, queries: Sequence[Query]) -> list[Point | Failure]:
     """Return the point of each query, a Failure for one that cannot be read; new images share one network pass.
 
-    An image of the database whose file is not there is no failure: the notes of its point say that it is away.
+    An image of the database whose file is not there is no failure: the notes of its point say that it is away. Raises
+    BackboneMismatch where the database was made anew with another network since it was opened.
     """
     found: list[Any] = [_look_up(store, engine, query) for query in queries]
     new = [place for place, point in enumerate(found) if isinstance(point, np.ndarray)]
     if new:
+        store.require_maker(engine.maker)
         made = embedded(engine, np.stack([found[place] for place in new]))
         for place, point in zip(new, made, strict=True):
             found[place] = point

@@ -117,14 +117,6 @@ def _require_as_wanted(path: str, meta: Mapping[str, Any], wanted: Wanted) -> No
         raise BackboneMismatch(f"{path} was built with other weights of {own}: give those")
 
 
-def require_unchanged(store: Store, engine: Engine) -> None:
-    """Raise BackboneMismatch where the database was made anew, with another network, since it was opened."""
-    with store.snapshot() as snapshot:
-        meta, embedder = snapshot.catalog.meta(), engine.get()
-    if (meta["backbone"], meta["weights_sha256"]) != (embedder.backbone, embedder.weights_sha256):
-        raise BackboneMismatch(f"{store.path} was made anew with {meta['backbone']}: open it again")
-
-
 def create(store: Store, engine: Engine, wanted: Wanted) -> None:
     """Bring a new database into being, once its network has proved to be at hand; an existing one stays as it is.
 
@@ -132,6 +124,7 @@ def create(store: Store, engine: Engine, wanted: Wanted) -> None:
     another process has made another database here meanwhile; ValueError for an embedder with unfit categories.
     """
     if store.exists():
+        store.require_maker(engine.maker)
         return
     meta = _properties(engine, wanted)
     store.create(meta, [(category.id, category.name) for category in engine.get().categories])

@@ -63,9 +63,7 @@ class Result(Sequence[Match]):
     populated: int
     widened: bool  # the query's own categories hold nothing, so further ones were searched
     notes: tuple[str, ...] = ()  # what a person should know, such as a damaged shard
-    rows: int = (
-        0  # rows compared: an image stands in up to four categories, and in a search by recall may be met in each
-    )
+    rows: int = 0  # rows compared: an image stands in up to four categories, and may be met in each
     centroids: int = 0  # means of blocks or shards compared, to route it
     admitted: int = 0  # images that the filters let through, all of them without a filter
     ceiling: float | None = None  # the greatest percentile that so many images can tell: it means "or more"
@@ -152,15 +150,16 @@ def answer_text(store: Store, engine: Engine, text: str, reach: Reach, without: 
 
 def answer_vector(store: Store, vector: NDArray[np.floating[Any]], reach: Reach) -> Result:
     """Return the answer to a vector (d,) of any length. It has no categories, so centroids alone route it."""
-    values = np.asarray(vector, np.float64)
+    values = np.array(vector, np.float64)
     with store.snapshot() as snapshot:
         dimension = snapshot.catalog.meta()["dimension"]
     if values.shape != (dimension,):
         raise ValueError(f"the vector has shape {values.shape}: it must have ({dimension},)")
-    length = np.linalg.norm(values)
-    if not (np.isfinite(length) and length > 0):
+    largest = np.abs(values).max()
+    if not (np.isfinite(largest) and largest > 0):
         raise ValueError("the vector has no direction: it is zero or not finite")
-    return answer_point(store, Point((values / length).astype(np.float16), ()), reach)
+    values /= largest  # else the square of its length might be beyond what a float can hold
+    return answer_point(store, Point((values / np.linalg.norm(values)).astype(np.float16), ()), reach)
 
 
 def answer_point(store: Store, point: Point, reach: Reach, label: str | None = None) -> Result:

@@ -67,10 +67,8 @@ def search_each(snapshot: Snapshot, points: Sequence[Point], reach: Reach) -> li
             blocks = field.admits.blocks(field.blocks([wanted[number] for number in group]))
             found |= zip(group, search.nearest_to_each(rows[group], blocks, depth, last=last), strict=True)
         searching = [n for n in searching if found[n].scanned < field.enough and ways[n].widen()]
-    for number, point in enumerate(points):
-        # A product rounds the last digit otherwise, and an answer shall not depend on what else was asked.
-        if found[number].by_product or not encoding.lossless:
-            found[number] = _by_whole_vectors(snapshot, point.vector, found[number], reach.k)
+    if not encoding.lossless:
+        found = {n: _by_whole_vectors(snapshot, points[n].vector, hits, reach.k) for n, hits in found.items()}
     return [(found[number], way) for number, way in enumerate(ways)]
 
 

@@ -60,7 +60,7 @@ def recorded(text: object) -> Recall | None:
     try:
         images, blocks, queries, places = json.loads(str(text))
         found = Recall(int(images), int(blocks), int(queries), np.array(places, np.int64))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return found if found.places.shape == (_STEPS + 1,) and (np.diff(found.places) >= 0).all() else None
 

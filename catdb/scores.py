@@ -75,7 +75,7 @@ def recorded(text: object) -> Chance | None:
     try:
         found = json.loads(text) if isinstance(text, str) else {}
         chance = Chance(int(found["images"]), int(found["pairs"]), np.array(found["cosines"], np.float64))
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
     sound = chance.cosines.shape == _SHARES.shape and bool((np.diff(chance.cosines) >= 0).all())
     return chance if sound and min(chance.images, chance.pairs) >= LEAST else None

@@ -6,9 +6,10 @@ categories is an exact search without a second copy of the vectors.
 
 Rows are compared as they lie, by as many threads as there are cores; one of them gathers what is to be compared, and
 puts in order what was found. Several queries are answered in one go: each row is read once for all that ask for it, and
-compared with them by one matrix product. A query is of the same numbers as the rows, float16 or int8. Beyond the rows a
-search holds a byte for each image id, which says who has seen it, or up to four for several queries; and for each
-thread a few copied rows, 1 MB, and the similarities of 32,000 rows, 0.1 MB for each query.
+compared with them by one matrix product. That rounds otherwise, so what may be among the best by it is compared once
+more as for a query alone: an answer does not depend on what else was asked. A query is of the same numbers as the rows,
+float16 or int8. Beyond the rows a search holds a byte for each image id, which says who has seen it, or up to four for
+several queries; and for each thread a few copied rows, 1 MB, and the similarities of 32,000 rows, 0.1 MB a query.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _FEW_OF_SEVERAL = 0.6  # likewise where several queries are compared with each: 
 _COPIED = 256  # rows copied at a time: they stay in a core's cache
 _COARSE = Encoding(store="int8")
 _BELOW = -2.0  # less than any similarity
+_ROUNDED = 8e-6  # by which two rows may change places: either way of comparing gives each similarity to 2e-6
 
+_Metric = Literal["angular", "dot"]
 _Comparison = Callable[[Stored, Stored], NDArray[np.float32]]
 _Found = tuple[int, NDArray[np.int64], NDArray[np.float32]]  # of a query: ids, similarities
 _Bits = NDArray[np.unsignedinteger]  # whose numbers have a bit for each query of a search
@@ -64,7 +67,6 @@ class Hits:
     similarities: NDArray[np.float32]  # (m,), cosine
     scanned: int  # distinct images compared
     rows: int  # rows looked at for that: an image can stand in several
-    by_product: bool = False  # with those of other queries, by which a similarity can differ in its last digit
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,17 @@ def _cosines(features: Stored, queries: Stored) -> NDArray[np.float32]:
     return 1 - _angular(features, queries)
 
 
-def _compare(metric: Literal["angular", "dot"], features: Stored, queries: Stored) -> NDArray[np.float32]:
+def _compare(metric: _Metric, features: Stored, queries: Stored) -> NDArray[np.float32]:
     """Return what numkong says of rows (b, d) and queries (m, d) in a metric (b, m)."""
     if not len(features):
         return np.empty((0, len(queries)), np.float32)
-    if len(queries) < _SEVERAL:  # which it compares one by one
-        return np.asarray(numkong.cdist(features, queries, metric), np.float32)
+    if len(queries) < _SEVERAL:
+        return _one_by_one(metric, features, queries)
     return np.asarray(_PACKED[metric](features, numkong.dots_pack(queries)), np.float32)
+
+
+def _one_by_one(metric: _Metric, features: Stored, queries: Stored) -> NDArray[np.float32]:
+    return np.asarray(numkong.cdist(features, queries, metric), np.float32)
 
 
 _PACKED = {"angular": numkong.angulars_packed, "dot": numkong.dots_packed}
@@ -194,7 +200,7 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: i
     ``last``: the greatest image id, where it is known; room is then made for all of them at once.
     """
     count = len(queries)
-    scanned, rows, by_product = [0] * count, [0] * count, [False] * count
+    scanned, rows = [0] * count, [0] * count
     best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * count
     bars = np.full(count, _BELOW, np.float32)  # what an image must reach to be among the best, as far as is known
 
@@ -205,7 +211,6 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: i
                 own = piece.count if len(asking) == 1 else np.count_nonzero(piece.fresh & (1 << number))
                 scanned[number] += int(own)
                 rows[number] += len(piece.image_ids)
-                by_product[number] |= len(asking) >= _SEVERAL
             yield piece
 
     def compare(batch: list[_Piece]) -> list[tuple[_Piece, NDArray[np.float32]]]:
@@ -216,13 +221,13 @@ def nearest_to_each(queries: Stored, blocks: Iterable[Block], k: int, *, last: i
         for piece, distances in chain.from_iterable(window):
             alike.setdefault(piece.asked, []).append((piece, distances))
         for compared in alike.values():
-            for number, image_ids, values in _good(compared, bars):
+            for number, image_ids, values in _good(compared, queries, bars, k):
                 known_ids, known = best[number]
                 best[number] = top(np.concatenate([known_ids, image_ids]), np.concatenate([known, values]), k)
                 if len(best[number][1]) == k:
                     bars[number] = best[number][1][-1]
     return [
-        Hits(image_ids, np.clip(values, -1.0, 1.0), scanned[number], rows[number], by_product[number])
+        Hits(image_ids, np.clip(values, -1.0, 1.0), scanned[number], rows[number])
         for number, (image_ids, values) in enumerate(best)
     ]
 
@@ -268,8 +273,10 @@ def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
         yield batch
 
 
-def _good(compared: Sequence[tuple[_Piece, NDArray[np.float32]]], bars: NDArray[np.float32]) -> Iterator[_Found]:
-    """Yield of pieces for which the same queries ask, and their distances, what reaches each one's bar.
+def _good(
+    compared: Sequence[tuple[_Piece, NDArray[np.float32]]], queries: Stored, bars: NDArray[np.float32], k: int
+) -> Iterator[_Found]:
+    """Yield of pieces for which the same queries ask, and their distances, what may be among each one's k best.
 
     That is (query, ids, similarities), in no order, and of an image only the row in which the query met it first.
     """
@@ -280,9 +287,26 @@ def _good(compared: Sequence[tuple[_Piece, NDArray[np.float32]]], bars: NDArray[
     found = 1 - np.concatenate(distances)
     for number, row in zip(asking, found.T, strict=True):
         first = fresh if len(asking) == 1 else fresh & fresh.dtype.type(1 << number)
-        good = np.flatnonzero((row >= bars[number]) & (first != 0))
-        if len(good):
+        margin = np.float32(0 if len(asking) < _SEVERAL else _ROUNDED)
+        good = np.flatnonzero((row >= bars[number] - margin) & (first != 0))
+        if margin and len(good):
+            good = good[row[good] >= _kth(row[good], k) - margin]
+            yield number, image_ids[good], _alone(pieces, good, queries[number])
+        elif len(good):
             yield number, image_ids[good], row[good]
+
+
+def _alone(pieces: Sequence[_Piece], rows: NDArray[np.int64], query: Stored) -> NDArray[np.float32]:
+    """Return the similarities (m,) of some rows (m,) of pieces, counted through all of them, as of a query alone."""
+    sizes = [len(piece.image_ids) for piece in pieces]
+    starts = np.cumsum([0, *sizes[:-1]])
+    which = np.searchsorted(starts, rows, side="right") - 1
+    places = list(zip(which.tolist(), (rows - starts[which]).tolist(), strict=True))
+    found = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _COPIED):
+        some = np.array([pieces[piece].features[row] for piece, row in places[start : start + _COPIED]])
+        found[start : start + _COPIED] = 1 - _one_by_one("angular", some, query[None])[:, 0]
+    return found
 
 
 def _distances(piece: _Piece, queries: Stored) -> NDArray[np.float32]:
@@ -332,11 +356,18 @@ def top(
     """Return the k highest similarities and their image ids, best first; ties by id. k >= 1."""
     if len(found) > k:
         # Keep all that tie with the k-th, so that the cut is made by id and not by the order of partition.
-        kth = np.partition(found, len(found) - k)[len(found) - k]
-        keep = found >= kth
+        keep = found >= _kth(found, k)
         image_ids, found = image_ids[keep], found[keep]
     order = np.lexsort((image_ids, -found))[:k]
     return image_ids[order], found[order]
+
+
+def _kth(found: NDArray[np.float32], k: int) -> np.float32:
+    """Return the k-th highest of values (n,), or what is below all where they are no more."""
+    if len(found) <= k:
+        return np.float32(_BELOW)
+    kth: np.float32 = np.partition(found, len(found) - k)[len(found) - k]
+    return kth
 
 
 def route(

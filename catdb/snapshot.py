@@ -176,7 +176,7 @@ class Snapshot:
         waiting = [category for category in self.populated if category not in known]
         if not waiting:
             return folded
-        means = [mean(self.store.rows(self.catalog, self.catalog.members(c)).features) for c in waiting]
+        means = [mean(self._without_blocks(category).features) for category in waiting]
         nothing = np.zeros(len(waiting), np.int64)
         return Regions(
             np.append(folded.categories, waiting),
@@ -184,6 +184,11 @@ class Snapshot:
             np.append(folded.rows, nothing),
             np.concatenate([folded.means.reshape(-1, len(means[0])), np.array(means, np.float16)]),
         )
+
+    def _without_blocks(self, category: int) -> Rows:
+        """Return the rows of a category that has no blocks: all wait, unless it has a shard whose blocks were lost."""
+        rows = None if self.catalog.pointer(category) else self._waiting(category)
+        return self.store.rows(self.catalog, self.catalog.members(category)) if rows is None else rows
 
 
 def _slices(parts: Sequence[_Part]) -> list[_Slice]:

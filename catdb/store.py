@@ -35,7 +35,7 @@ import numpy as np
 
 from catdb import shard
 from catdb.cache import Cache
-from catdb.catalog import Catalog, Centroid, Pointer, Put, Survey, clear_errors, is_removed
+from catdb.catalog import Catalog, Centroid, Maker, Pointer, Put, Survey, clear_errors, is_removed
 from catdb.checksum import checksum
 from catdb.connections import Connections
 from catdb.encoding import Encoding
@@ -147,14 +147,21 @@ class Store:
             catalog.copy(self._catalog_path, progress)
 
     def commit(
-        self, puts: Sequence[Put], failures: Sequence[tuple[int, bytes, str, Stamp | None]] = ()
+        self,
+        puts: Sequence[Put],
+        failures: Sequence[tuple[int, bytes, str, Stamp | None]] = (),
+        *,
+        maker: Maker | None = None,
     ) -> list[str | None]:
         """Store images, and failures as (root, path, reason, stamp), in one commit: the one way in for vectors.
 
         Returns what became of each image: "added", "changed", "moved", "moved over" or "unchanged" (see Catalog.put),
-        and None for one that is left out, because it was removed by hand meanwhile or its root is gone.
+        and None for one that is left out, because it was removed by hand meanwhile or its root is gone. Raises as
+        :meth:`require_maker` does where it is said who made the vectors.
         """
         with self.writing() as catalog, catalog.transaction():
+            if maker:
+                catalog.require_maker(maker)
             removed = {root.id: catalog.removed(root.id) for root in catalog.roots()}
 
             def is_wanted(root: int, path: bytes) -> bool:
@@ -165,6 +172,11 @@ class Store:
                 if is_wanted(root, path):
                     catalog.fail(root, path, reason, stamp)
         return outcomes
+
+    def require_maker(self, maker: Maker) -> None:
+        """Raise BackboneMismatch where the database was made anew with another network since it was opened."""
+        with self.snapshot() as snapshot:
+            snapshot.catalog.require_maker(maker)
 
     def _recover(self, catalog: Catalog) -> None:
         """Make durable whatever a dead writer may have committed, then drop the files that no one knows."""

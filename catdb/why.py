@@ -147,10 +147,10 @@ def _of_missing(store: Store, snapshot: Snapshot, path: str, place: tuple[int, b
 def _copies(store: Store, snapshot: Snapshot, path: str) -> str:
     """Say of which indexed image a file is a copy, if it is one."""
     content = fingerprint(path)
-    known = snapshot.catalog.images_of(content.digest) if isinstance(content, Content) else []
+    known = next(snapshot.catalog.images_of(content.digest), None) if isinstance(content, Content) else None
     if not known:
         return ""
-    return f"; a copy of {Roots(snapshot.catalog.roots(), store.path).path(known[0].root, known[0].path)}, which is"
+    return f"; a copy of {Roots(snapshot.catalog.roots(), store.path).path(known.root, known.path)}, which is"
 
 
 def _finding(store: Store, one: Point, other: Point, side: Side) -> Finding:

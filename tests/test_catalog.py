@@ -209,7 +209,7 @@ def test_added(catalog: Catalog) -> None:
         (0.5, 0.25, 0.125, 0.0625),
     )
     assert catalog.image_at(1, b"0003.png") == catalog.image(1) == image
-    assert catalog.images_of(put(3).digest) == [image]
+    assert list(catalog.images_of(put(3).digest)) == [image]
     vector = catalog.vector(1)
     assert vector is not None
     np.testing.assert_array_equal(vector, unit(3))
@@ -351,6 +351,15 @@ def test_below_is_a_path_and_what_lies_in_it_and_no_neighbour(catalog: Catalog, 
     found = {image.path for image in catalog.images() if image.id in catalog.ids_below(1, name)}
     assert found == expected
     assert catalog.is_known(1, name) and not catalog.is_known(2, name)
+
+
+@pytest.mark.parametrize("statement", ["SELECT id FROM image", "SELECT inode FROM failure", "DELETE FROM removed"])
+def test_what_lies_below_a_path_is_found_without_going_through_all_of_its_root(
+    catalog: Catalog, statement: str
+) -> None:
+    where, values = below(1, b"a")
+    plan = [row[3] for row in catalog.sql.execute(f"EXPLAIN QUERY PLAN {statement} WHERE {where}", values)]
+    assert len(plan) == 1 and plan[0].endswith("(root=? AND path>? AND path<?)"), plan
 
 
 def test_below_nothing_is_the_whole_root(catalog: Catalog) -> None:

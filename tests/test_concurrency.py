@@ -10,15 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import CATDB, Instant, child, run, save, unprivileged
-from stock import answers, delete, fill, found_in, make, put, shards, unit
+from stock import META, answers, delete, fill, found_in, make, put, shards, unit
 
-from catdb import Database, DatabaseBusy, DatabaseReadOnly, calibration, search, threads
+from catdb import BackboneMismatch, Database, DatabaseBusy, DatabaseReadOnly, calibration, search, threads
 from catdb.catalog import Catalog
 from catdb.check import check, repair
 from catdb.query import answer_vector
@@ -334,6 +335,80 @@ def test_the_blocks_of_a_database_made_anew_are_its_own(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_the_first_write_to_a_database_made_anew_drops_none_of_its_shards(tmp_path: Path) -> None:
+    """A process that had only read the old one looked for shards under the old categories' names, and unlinked all."""
+    path = tmp_path / "db"
+    old = make(path)
+    fill(old, range(3))
+    old.close()
+    mine = Store(str(path))
+    assert mine.categories()[0][0] == "c0"
+    shutil.rmtree(path)
+    new = Store(str(path))
+    new.create(META, [(f"other{number}", "other") for number in range(10)])
+    with new.writing() as catalog, catalog.transaction():
+        catalog.add_root(b"/photos", b"../photos", True)
+    fill(new, range(3))
+    new.fold_all()
+    new.close()
+    before = shards(new)
+    assert len(before) > 3
+    fill(mine, [3])
+    assert shards(mine) == before
+    assert mine.categories()[0][0] == "other0"
+    mine.close()
+
+
+class Other(Instant):
+    backbone = "other"
+    categories = tuple(reversed(Instant.categories))
+
+
+def test_a_database_made_anew_with_another_network_is_not_taken_for_the_old_one(photos: Path, tmp_path: Path) -> None:
+    """A program that had the old one open put the old network's vectors into the new one, and searched it with them."""
+    path = tmp_path / "db"
+    with Database(path, backbone=Instant()) as mine:
+        mine.build(photos)
+        mine.close()
+        shutil.rmtree(path)
+        with Database(path, backbone=Other()) as anew:
+            anew.build(photos)
+        new = save(photos / "new.png", 77)
+        for attempt in (lambda: mine.build(photos), lambda: mine.add(new), lambda: mine.search(new)):
+            with pytest.raises(BackboneMismatch, match="was made anew with other: open it again"):
+                attempt()
+        assert (len(mine), len(mine.search(photos / "1.png", k=100, exact=True))) == (12, 12)
+
+
+def test_a_category_is_named_as_in_the_database_that_is_there(photos: Path, tmp_path: Path) -> None:
+    """The first search after it was made anew took a name for the number that it had had in the old one."""
+    path = tmp_path / "db"
+    with Database(path, backbone=Instant()) as mine:
+        mine.build(photos)
+        id = mine.categories()[0].id
+        mine.close()
+        shutil.rmtree(path)
+        with Database(path, backbone=Other()) as anew:
+            anew.build(photos)
+            expected = anew.search(photos / "1.png", category=id).matches
+            assert expected and all(id in {own.id for own in match.categories} for match in expected)
+        assert mine.search(photos / "1.png", category=id).matches == expected
+
+
+def test_a_watcher_puts_nothing_into_a_database_made_anew_with_another_network(photos: Path, tmp_path: Path) -> None:
+    path, place = tmp_path / "db", tmp_path / "anew"
+    with Database(place, backbone=Other()) as anew:
+        anew.build(photos)
+    with Database(path, backbone=Instant()) as mine:
+        with pytest.raises(BackboneMismatch, match="made anew with other"), mine.watch(photos) as watch:
+            watch.wait_idle(60)
+            path.rename(tmp_path / "old")
+            place.rename(path)
+            save(photos / "new.png", 77)
+            watch.wait_idle(60)
+        assert len(mine) == 12
+
+
 def test_what_a_reader_measured_is_of_the_database_that_is_there(tmp_path: Path) -> None:
     """Of one that was made anew with as many images, a reader told the percentiles of the old one."""
     path = tmp_path / "db"
@@ -553,6 +628,56 @@ def test_searches_take_turns_and_a_fork_in_the_midst_of_one_does_not_wait_for_it
         answer_vector(store, np.zeros(12), Reach(1))
     assert not threads.turn().locked()
     assert found[0] == found[1]
+
+
+def test_one_thread_may_close_a_database_while_another_writes_to_it(store: Store) -> None:
+    """The connection was closed under a thread that had just begun to write by it, which ended the process."""
+    code = """
+store, done = Store(sys.argv[1]), threading.Event()
+def close():
+    while not done.is_set():
+        store.close()
+closing = threading.Thread(target=close)
+closing.start()
+try:
+    for number in range(100, 300):
+        fill(store, [number])
+finally:
+    done.set()
+    closing.join()
+store.close()
+print("written")
+"""
+    with child("import threading\n" + HERE + code, store.path) as process:
+        assert line(process) == "written", process.communicate()[1]
+        ended(process)
+    assert len(answers(store)[0]) == 220
+
+
+def test_a_fork_while_another_thread_measures_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child waited for ever for its turn to measure, which no thread of its own would give back."""
+    store = make(tmp_path / "db")
+    fill(store, range(60))
+    measure, ended = calibration._measure, []
+
+    def measured(*words: Any) -> Any:
+        if not ended:
+            ended.append(0)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                answer_vector(store, unit(3), Reach(1))
+                os._exit(0)
+            ended[0] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return measure(*words)
+
+    monkeypatch.setattr(calibration, "_measure", measured)
+    with ThreadPoolExecutor(1) as pool:
+        match = pool.submit(lambda: answer_vector(store, unit(3), Reach(1)).matches[0]).result()
+    assert (ended, match.percentile is not None) == ([0], True)
+    store.close()
 
 
 def test_forked_workers_may_search_a_database_that_their_parent_writes_to(store: Store) -> None:

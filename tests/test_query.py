@@ -236,6 +236,9 @@ def test_a_vector_of_another_kind_is_refused(crowd: Database) -> None:
     for wrong in (np.zeros(12), np.full(12, np.nan), np.full(12, np.inf)):
         with pytest.raises(ValueError, match="no direction"):
             crowd.search_vector(wrong)
+    even = [(match.path, match.similarity) for match in crowd.search_vector(np.ones(12))]
+    for length in (1e-320, 1e308):  # whose squares are beyond what a float can hold
+        assert [(match.path, match.similarity) for match in crowd.search_vector(np.full(12, length))] == even
     for wrong in (np.ones(11), np.ones((1, 12)), np.ones(0)):
         with pytest.raises(ValueError, match=r"it must have \(12,\)"):
             crowd.search_vector(wrong)

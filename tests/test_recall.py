@@ -264,7 +264,9 @@ def test_more_is_needed_for_more_and_never_more_than_there_is() -> None:
     ] * 2
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "[1, 2, 3, [4]]", "nonsense", "[1, 2, 3, null]", b"\xff"])
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", "[1, 2, 3, [4]]", "nonsense", "[1, 2, 3, null]", "[1e999, 2, 3, []]", b"\xff"]
+)
 def test_what_is_damaged_counts_as_nothing(text: object) -> None:
     assert recorded(text) is None
 

@@ -72,7 +72,14 @@ def test_what_is_recorded_is_read_back_and_anything_else_is_none() -> None:
     found = json.loads(text)
     for wrong in (None, b"", 3, "", "{", "[]", "{}", json.dumps({**found, "cosines": found["cosines"][::-1]})):
         assert recorded(wrong) is None
-    for key, value in (("cosines", [0.5]), ("cosines", "x"), ("pairs", 0), ("images", None), ("pairs", "x")):
+    for key, value in (
+        ("cosines", [0.5]),
+        ("cosines", "x"),
+        ("pairs", 0),
+        ("images", None),
+        ("pairs", "x"),
+        ("images", float("inf")),
+    ):
         assert recorded(json.dumps({**found, key: value})) is None
 
 

@@ -961,6 +961,18 @@ def test_regions_are_the_means_whether_folded_or_waiting(store: Store) -> None:
     np.testing.assert_array_equal(found.means[order], waiting.means)
 
 
+def test_the_means_of_what_waits_are_read_without_going_through_all_members(store: Store) -> None:
+    """Each category that only waits cost every search by means, and every batch of a watcher, a look at all of them."""
+    store.commit([put(n, [n % 3]) for n in range(9)])
+    asked: list[str] = []
+    with store.snapshot() as snapshot:
+        snapshot.catalog.sql.set_trace_callback(asked.append)
+        assert len(snapshot.regions()) == 3
+        snapshot.catalog.sql.set_trace_callback(None)
+    assert len(asked) > 3
+    assert [text for text in asked if "FROM member WHERE category" in text] == []
+
+
 def test_a_large_shard_is_folded_into_blocks_of_what_is_alike(store: Store) -> None:
     """Eight bundles of vectors in one category; a search of any one block finds what a slow one finds in its rows."""
     random = np.random.default_rng(5)

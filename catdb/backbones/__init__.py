@@ -190,6 +190,18 @@ class Engine:
         return self.get().input_size
 
     @property
+    def maker(self) -> tuple[str, str | None]:
+        """The name of the network and the SHA-256 of its weights, by which it is known whose vectors are whose.
+
+        It is loaded only where it has never been said which weights those are.
+        """
+        recipe = self._recipe
+        if self._embedder is None and recipe and (recipe.sha256 or self.backbone not in NETWORKS):
+            return self.backbone, recipe.sha256
+        embedder = self.get()
+        return embedder.backbone, embedder.weights_sha256
+
+    @property
     def batch(self) -> int:
         """Images that make up one request of :meth:`submit` best. Known before it is loaded, if only as a guess."""
         return getattr(self._embedder, "batch", BATCH)

@@ -42,7 +42,7 @@ from catdb.catalog.connection import clear_errors
 from catdb.catalog.rules import MISTYPED, RESTORE
 from catdb.catalog.schema import FORMAT
 from catdb.catalog.survey import Survey, Todo
-from catdb.catalog.values import Centroid, Image, Load, Pointer, Put, Root, is_forgotten, is_removed
+from catdb.catalog.values import Centroid, Image, Load, Maker, Pointer, Put, Root, is_forgotten, is_removed
 
 __all__ = [
     "Catalog",
@@ -51,6 +51,7 @@ __all__ = [
     "Image",
     "Load",
     "MISTYPED",
+    "Maker",
     "Pointer",
     "Put",
     "RESTORE",

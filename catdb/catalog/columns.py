@@ -16,8 +16,10 @@ def below(root: int, path: bytes) -> tuple[str, tuple[Any, ...]]:
     """Return the condition, and its values, for a path and everything below it (all of the root for an empty path)."""
     if not path:
         return "root = ?", (root,)
-    # "0" follows "/" in ASCII: the half-open range holds exactly the paths that begin with "path/".
-    return "root = ? AND (path = ? OR path >= ? AND path < ?)", (root, path, path + b"/", path + b"0")
+    # "0" follows "/" in ASCII: from "path/" to before "path0" are exactly the paths that begin with "path/". It is one
+    # range, less a gap, because for an alternative of two SQLite would go through all of the root.
+    where = "root = ? AND path >= ? AND path < ? AND (path = ? OR path >= ?)"
+    return where, (root, path, path + b"0", path, path + b"/")
 
 
 def as_list(numbers: Iterable[int]) -> str:

@@ -41,9 +41,15 @@ class Images(Meta):
         """Return images by id; those that are not there are left out."""
         return {image.id: image for image in self._images(f"WHERE id IN {LISTED}", (as_list(ids),))}
 
-    def images_of(self, digest: bytes) -> list[Image]:
-        """Return the images whose files hold this content, oldest first."""
-        return list(self._images("WHERE digest = ? ORDER BY id", (digest,)))
+    def images_of(self, digest: bytes, after: int = 0) -> Iterator[Image]:
+        """Yield the images whose files hold this content, oldest first, from after an id on.
+
+        Each is read when it is asked for: there may be thousands of copies, of which one will do.
+        """
+        where = "WHERE digest = ? AND id > ? ORDER BY id LIMIT 1"
+        while image := next(self._images(where, (digest, after)), None):
+            yield image
+            after = image.id
 
     def images_after(self, root: int, path: bytes, limit: int) -> list[Image]:
         """Return the images that come after a path by root and path, so many at most."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from catdb.catalog import schema
 from catdb.catalog.connection import Connection
 from catdb.catalog.rules import RESTORE
-from catdb.errors import DatabaseDamaged
+from catdb.catalog.values import Maker
+from catdb.errors import BackboneMismatch, DatabaseDamaged
 
 AXES, PROJECTION = "axes", "projection"  # the keys of a projection, which is large, and of its checksum
 
@@ -39,6 +41,12 @@ class Meta(Connection):
         if not isinstance(found["dimension"], int):
             raise DatabaseDamaged(f"{self.path}: its dimension is no number; {RESTORE}")
         return found
+
+    def require_maker(self, maker: Maker) -> None:
+        """Raise BackboneMismatch where the database is of vectors that somebody else makes."""
+        meta = self.meta()
+        if maker != (meta["backbone"], meta["weights_sha256"]):
+            raise BackboneMismatch(f"{os.path.dirname(self.path)} was made anew with {meta['backbone']}: open it again")
 
     def set_meta(self, key: str, value: Any) -> None:
         self.sql.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from catdb.images import Stamp
 
+Maker = tuple[str, str | None]  # of vectors: a network's name, and the SHA-256 of its weights
+
 
 @dataclass(frozen=True, slots=True)
 class Root:
