@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,19 @@ def test_one_image_and_many_give_the_same(cache: Path, mobilenet: str, data: Pat
     one = [embedder.embed(pixels[n : n + 1]) for n in range(19)]
     np.testing.assert_allclose(many.features, np.concatenate([e.features for e in one]), atol=1e-5)
     assert (many.categories == np.concatenate([e.categories for e in one])).all()
+
+
+def test_threads_that_embed_at_once_get_the_vectors_of_their_own_images(
+    cache: Path, mobilenet: str, data: Path
+) -> None:
+    engine = Engine(Recipe("mobilenet_v2", mobilenet, precision="f32"))
+    pixels = photographs(data, 8)
+    expected = [engine.embed(pixels[n : n + 1]).features for n in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: engine.embed(pixels[n : n + 1]).features, [*range(8)] * 4))
+        submitted = list(pool.map(lambda n: engine.submit(pixels[n : n + 1]).result(60).features, [*range(8)] * 4))
+    for features in (found, submitted):
+        np.testing.assert_allclose(np.concatenate(features), np.concatenate(expected * 4), atol=1e-4)
 
 
 def test_submitted_batches_come_back_as_their_own(cache: Path, mobilenet: str, data: Path) -> None:
