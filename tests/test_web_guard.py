@@ -181,7 +181,19 @@ def test_with_a_token_nobody_else_is_let_in(built: Database) -> None:
         for given, status in ((value, 200), (value[:-1], 401), ("", 401), (value + "0", 401), ('"' + value, 401)):
             assert client.get("/", headers={"Cookie": f"other=1; {name}={given}"}).status_code == status
         assert client.get("/", headers={"Cookie": f"{name}={value}", "Host": "evil.example"}).status_code == 403
+        again = client.get(f"/?token={quote(token, safe='')}", headers={"Cookie": f"{name}={value}"})
+        assert (again.status_code, again.headers["location"]) == (303, "/")  # else it would stay in the address
         assert client.told == []
+
+
+@pytest.mark.parametrize("theirs", ['state={"a": 1}', "words=a b c", "flag", 'list=[1,"b"]', "name=Jos\xe9", "=", '"'])
+def test_a_cookie_of_another_program_on_this_machine_does_not_keep_one_out(built: Database, theirs: str) -> None:
+    """Cookies do not know of ports: a browser sends those of everything that was ever served on localhost."""
+    with served(built, token="t") as client:
+        ours = client.get("/?token=t").headers["set-cookie"].partition(";")[0]
+        client.cookies.clear()
+        for cookies in (f"{theirs}; {ours}", f"{ours}; {theirs}"):
+            assert client.get("/", headers={"Cookie": cookies.encode("latin-1")}).status_code == 200
 
 
 def test_beyond_this_machine_it_starts_with_a_token_only(built: Database) -> None:
