@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +22,7 @@ from catdb import Database, EngineDrifted, EngineFailed, WeightsInvalid, backbon
 from catdb.backbones import Embedder, Embedding, Engine, Recipe, canary, conversion, load, openvino
 from catdb.backbones.table import NETWORKS, Network
 from catdb.backbones.weights import Weights, fingerprint
+from catdb.child import command, environment
 
 MOBILENET = NETWORKS["mobilenet_v2"]
 
@@ -201,6 +204,31 @@ print(embedder.embed(canary.images(embedder.input_size)).features.sum().round(2)
     assert answers == [str(right.features.sum().round(2)) + "\n"] * 2
     assert [process.returncode for process in both] == [0, 0]
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [source.name]
+
+
+def test_a_conversion_does_not_hear_what_is_typed_and_is_held_by_who_wanted_it(
+    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a watch that finishes its batch once ended the conversion: it went on with TensorFlow, at length."""
+    script = "import os, select, sys; print(os.getpgrp(), select.select([0], [], [], 0)[0]); sys.exit(3)"
+    monkeypatch.setattr(conversion, "command", lambda *words: [sys.executable, "-c", script])
+    with pytest.raises(WeightsInvalid) as told:
+        conversion._convert(MOBILENET, fingerprint(mobilenet), str(tmp_path))
+    group, _, readable = str(told.value).partition(" ")
+    assert int(group) != os.getpgrp()
+    assert readable == "[]"  # it waits for our end
+
+
+def test_a_conversion_that_nobody_waits_for_any_more_ends_and_leaves_nothing(mobilenet: str, tmp_path: Path) -> None:
+    place = tmp_path / "converting-abc"
+    place.mkdir()
+    words = command("catdb.backbones.convert", "mobilenet_v2", mobilenet, str(place))
+    with subprocess.Popen(words, env=environment(), stdin=subprocess.PIPE) as process:
+        while not list(place.iterdir()):  # until it has begun
+            assert process.poll() is None
+            time.sleep(0.02)
+    assert process.returncode == 1
+    assert not place.exists()
 
 
 def test_a_killed_conversion_leaves_nothing_that_is_taken_for_one(

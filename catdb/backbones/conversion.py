@@ -89,9 +89,19 @@ def converted(network: Network, weights: Weights, notice: Callable[[str], None])
 
 
 def _convert(network: Network, weights: Weights, target: str) -> None:
-    """Run the conversion in a process of its own: TensorFlow's memory goes with it."""
+    """Run the conversion in a process of its own: TensorFlow's memory goes with it.
+
+    What is typed at a terminal is for this process alone; and when this one ends, however it does, so does that one.
+    """
     words = command("catdb.backbones.convert", network.name, weights.path, target)
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, errors="replace")
+    theirs, held = os.pipe()
+    try:
+        done = subprocess.run(
+            words, stdin=theirs, env=environment(), capture_output=True, text=True, errors="replace", process_group=0
+        )
+    finally:
+        os.close(theirs)
+        os.close(held)
     if done.returncode == INVALID:
         raise WeightsInvalid(done.stdout.strip())
     if done.returncode:
