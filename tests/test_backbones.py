@@ -8,6 +8,8 @@ import http.server
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +169,17 @@ def test_weights_are_downloaded_by_keras_and_then_found_in_its_cache(
     assert embedder.weights_sha256 == fingerprint(str(mobilenet)).sha256
     assert find(MOBILENET, sha256=embedder.weights_sha256).path == path  # type: ignore[union-attr]
     assert capfd.readouterr().out == ""
+
+
+def test_tensorflow_is_loaded_also_where_stderr_is_closed(mobilenet: Path) -> None:
+    script = f"""
+import os
+os.open(os.devnull, os.O_RDWR)  # as the command does
+from catdb.backbones import Recipe, load
+load(Recipe("mobilenet_v2", {str(mobilenet)!r}, engine="tensorflow"))
+"""
+    command = ["bash", "-c", '"$@" 2>&-', "bash", sys.executable, "-c", script]
+    assert subprocess.run(command, timeout=120).returncode == 0
 
 
 # --- wrong weights --------------------------------------------------------------------------------------------------

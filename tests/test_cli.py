@@ -545,6 +545,19 @@ def test_a_closed_pipe_ends_it_without_a_word(here: Path) -> None:
     assert json.loads(done.stdout)["query"] == f"{here}/photos/0.png"
 
 
+def test_no_file_takes_the_place_of_a_stream_that_is_closed() -> None:
+    """What a library writes to stderr went into whichever file was opened first: the database's lock, for instance."""
+    script = """
+import contextlib, os
+from catdb.__main__ import main
+with contextlib.suppress(SystemExit):
+    main()
+os._exit(sum(not os.path.samestat(os.fstat(number), os.stat(os.devnull)) for number in range(3)))
+"""
+    command = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", sys.executable, "-c", script, "--version"]
+    assert subprocess.run(command, timeout=60).returncode == 0
+
+
 def test_closed_streams_do_no_harm(photos: Path) -> None:
     command = f"{CATDB} build '{photos}' --backbone classic >&- 2>&-"
     assert subprocess.run(["bash", "-c", command], timeout=60).returncode == 0
