@@ -170,6 +170,7 @@ def test_with_a_token_nobody_else_is_let_in(built: Database) -> None:
             assert client.get("/api/status", headers={"Authorization": wrong}).status_code == 401
         assert client.post("/api/search", content=b"x", headers=OWN).status_code == 401
         assert client.get(f"/?token={quote(token)}x").status_code == 401
+        assert client.get(f"/?token={quote(token)}{'&x' * 200}").status_code == 401  # it failed, and said so each time
         assert client.get(f"/api/status?token={quote(token)}").status_code == 401
         first = client.get(f"/?token={quote(token, safe='')}")
         assert (first.status_code, first.headers["location"]) == (303, "/")

@@ -128,8 +128,7 @@ class Guard:
             return
         cookie = f"catdb-{(scope.get('server') or ('', 0))[1]}={self._key}".encode()
         if scope["path"] == "/" and scope["method"] == "GET":  # first, that no token stays in the browser's address
-            given = parse_qs(scope["query_string"].decode("latin-1"), errors="surrogateescape", max_num_fields=100)
-            tokens = [token.encode("utf-8", "surrogateescape") for token in given.get("token", [])]
+            tokens = _tokens(scope["query_string"])
             if len(tokens) == 1 and hmac.compare_digest(tokens[0], self._token):
                 set_cookie = cookie + b"; HttpOnly; SameSite=Strict; Path=/"
                 raise _Refusal(303, "come in", (b"location", b"/"), (b"set-cookie", set_cookie))
@@ -234,6 +233,15 @@ def _require_own_page(scope: MutableMapping[str, Any], headers: dict[bytes, list
     followed = headers.get(b"sec-fetch-mode") == [b"navigate"] and headers.get(b"sec-fetch-dest") == [b"document"]
     if not (followed and scope["method"] == "GET" and scope["path"] == "/"):
         raise _Refusal(403, "a request of another page")
+
+
+def _tokens(query: bytes) -> list[bytes]:
+    """Return the tokens in a query string; none where it is no address of the page, so long is it."""
+    try:
+        given = parse_qs(query.decode("latin-1"), errors="surrogateescape", max_num_fields=100)
+    except ValueError:
+        return []
+    return [token.encode("utf-8", "surrogateescape") for token in given.get("token", [])]
 
 
 def _addresses(server: Any) -> set[str]:
