@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
@@ -21,6 +22,7 @@ from catdb import Database
 from catdb.errors import ImageUnreadable
 from catdb.images import open_below
 from catdb.web import guard
+from catdb.web.thumbnails import Thumbnails
 
 OpenDb = Callable[..., Database]
 SECRET = b"the secret outside of the roots"
@@ -376,6 +378,23 @@ def test_an_upload_that_says_that_it_is_too_large_is_refused_at_once(client: Cli
             assert answer.startswith(b"HTTP/1.1 413 " if length < 1e20 else b"HTTP/1.1 400 ")
     just = client.post("/api/search", content=bytes(guard.LARGEST), headers=OWN)
     assert just.status_code == 415
+
+
+def test_a_body_that_nothing_asks_for_is_refused_where_it_is_too_large(
+    built: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LARGEST", 100)
+    answered = threading.Event()
+    monkeypatch.setattr(Thumbnails, "get", lambda self, image, size: (b"", answered.wait(60)))
+    with served(built) as client:
+        assert client.base_url.port
+        with socket.create_connection(("127.0.0.1", client.base_url.port), 30) as connection:
+            head = b"GET /api/images/1/thumbnail HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection.sendall(head + b"c8\r\n" + bytes(200) + b"\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+            answered.set()
+        gc.collect()
+    assert client.told == []
 
 
 def test_too_many_requests_at_once_are_sent_away(built: Database, monkeypatch: pytest.MonkeyPatch) -> None:
