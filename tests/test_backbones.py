@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import unprivileged
 from PIL import Image
 
 from catdb import BackboneMismatch, BackboneUnknown, Database, WeightsInvalid, WeightsNotFound, backbones
@@ -116,6 +117,23 @@ def test_weights_are_found_by_their_bytes_wherever_they_lie(tmp_path: Path, monk
     assert find(MOBILENET).sha256 == mine  # type: ignore[union-attr]
     monkeypatch.delenv("CATDB_WEIGHTS")
     assert find(MOBILENET, sha256=mine, hint=str(folder / "mine.h5")).sha256 == mine  # type: ignore[union-attr]
+
+
+def test_weights_that_are_closed_to_us_do_not_hide_others(tmp_path: Path) -> None:
+    """As where another user has made the database, and keeps the file to himself."""
+    theirs, cache = tmp_path / "theirs.h5", tmp_path / "home" / "keras" / "models"
+    cache.mkdir(parents=True)
+    (cache / MOBILENET.file).write_bytes(b"published")
+    shutil.copy(cache / MOBILENET.file, theirs)
+    theirs.chmod(0)
+    sha256 = hashlib.sha256(b"published").hexdigest()
+    script = f"""
+from catdb.backbones.table import NETWORKS
+from catdb.backbones.weights import find
+print(find(NETWORKS["mobilenet_v2"], sha256={sha256!r}, hint={str(theirs)!r}).path)
+"""
+    found = subprocess.run([sys.executable, "-c", script], preexec_fn=unprivileged, stdout=subprocess.PIPE, text=True)
+    assert found.stdout == f"{cache / MOBILENET.file}\n"
 
 
 def test_missing_weights_say_what_is_wanted_and_write_nothing(unreachable: None, tmp_path: Path, photos: Path) -> None:

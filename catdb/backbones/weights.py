@@ -50,7 +50,7 @@ def find(network: Network, *, sha256: str | None = None, hint: str | None = None
 def _candidates(network: Network, *, any_name: bool, hint: str | None) -> Iterator[str]:
     given = os.environ.get("CATDB_WEIGHTS", "")
     folders = [keras_cache()]
-    if hint and os.path.isfile(hint):
+    if hint and _is_readable(hint):
         yield hint
     if os.path.isfile(given):
         yield given
@@ -58,13 +58,18 @@ def _candidates(network: Network, *, any_name: bool, hint: str | None) -> Iterat
         folders.insert(0, given)
     for folder in folders:
         published = os.path.join(folder, network.file)
-        if os.path.isfile(published):
+        if _is_readable(published):
             yield published
         if any_name and os.path.isdir(folder):
             for name in sorted(os.listdir(folder)):
                 path = os.path.join(folder, name)
-                if name.endswith(".h5") and name != network.file and os.path.isfile(path):
+                if name.endswith(".h5") and name != network.file and _is_readable(path):
                     yield path
+
+
+def _is_readable(path: str) -> bool:
+    """Say whether a file is there for us: one that is another user's and closed must not hide one further on."""
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def expected(network: Network, weights: Weights, sha256: str | None) -> Weights:
