@@ -215,10 +215,18 @@ def test_beyond_this_machine_it_starts_with_a_token_only(built: Database) -> Non
 
 
 def test_at_every_address_it_answers_to_the_one_that_was_asked(built: Database) -> None:
-    with served(built, host="0.0.0.0", token="t", allow=["Photos.example", "fd00::1"]) as client:
+    with served(built, host="0.0.0.0", token="t", allow=["Photos.example", "fd00::1", "my.example:8000"]) as client:
         url = f"http://127.0.0.1:{client.base_url.port}"
         own = {"Authorization": "Bearer t"}
-        for host in ("127.0.0.1", "localhost", "photos.example", "photos.example:443", "[fd00::1]", "0.0.0.0"):
+        for host in (
+            "127.0.0.1",
+            "localhost",
+            "photos.example",
+            "photos.example:443",
+            "[fd00::1]",
+            "0.0.0.0",
+            "my.example",
+        ):
             assert raw(url, "/api/status", headers={**own, "Host": host}).status == 200, host
         for host in ("192.0.2.1", "example", "example.photos.example"):
             assert raw(url, "/api/status", headers={**own, "Host": host}).status == 403

@@ -253,5 +253,6 @@ def _addresses(server: Any) -> set[str]:
 
 
 def _bracketed(host: str) -> str:
-    """Return a host as it stands in a Host header."""
-    return f"[{host.strip('[]')}]".lower() if ":" in host else host.lower()
+    """Return a host, given with a port or without, as it stands in a Host header but for the port."""
+    parts = _HOST.fullmatch(host)
+    return (parts[1] if parts else f"[{host.strip('[]')}]").lower()
