@@ -152,6 +152,17 @@ def test_a_conversion_by_an_older_library_serves(cache: Path, mobilenet: str, no
     load(Recipe("mobilenet_v2", mobilenet))
 
 
+def test_a_conversion_is_as_open_to_others_as_any_folder(
+    quick: None, mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cache that is shared nobody but its first user could read it, and all others converted each time."""
+    monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "shared"))
+    load(Recipe("mobilenet_v2", mobilenet))
+    (tmp_path / "any").mkdir()
+    [place] = (tmp_path / "shared").iterdir()
+    assert place.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "converted.json"])
 def test_a_truncated_cache_file_is_made_anew(cache: Path, quick: None, mobilenet: str, name: str) -> None:
     [file] = cache.glob(f"*/{name}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -73,8 +74,8 @@ def converted(network: Network, weights: Weights, notice: Callable[[str], None])
     Raises WeightsInvalid where the weights do not fit, EngineFailed where the network does not convert.
     """
     try:
-        os.makedirs(folder(), exist_ok=True)
-        made = tempfile.mkdtemp(prefix="converting-", dir=folder())
+        made = os.path.join(folder(), f"converting-{secrets.token_hex(4)}")
+        os.makedirs(made)  # and not mkdtemp, whose folders nobody else may enter: a cache can be shared
         keep = True
     except OSError as error:
         notice(f"{folder()}: {error.strerror}; the converted network cannot be kept, set $CATDB_CACHE")
