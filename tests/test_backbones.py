@@ -119,6 +119,18 @@ def test_weights_are_found_by_their_bytes_wherever_they_lie(tmp_path: Path, monk
     assert find(MOBILENET, sha256=mine, hint=str(folder / "mine.h5")).sha256 == mine  # type: ignore[union-attr]
 
 
+def test_weights_that_are_named_and_not_there_are_not_replaced_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "home" / "keras" / "models"
+    cache.mkdir(parents=True)
+    (cache / MOBILENET.file).write_bytes(b"published")
+    monkeypatch.setenv("CATDB_WEIGHTS", str(tmp_path / "slip.h5"))
+    with pytest.raises(WeightsNotFound, match=r"slip\.h5: neither a file nor a folder"):
+        find(MOBILENET)
+    assert find(MOBILENET, sha256=hashlib.sha256(b"published").hexdigest())  # the very file of a database will do
+
+
 def test_weights_that_are_closed_to_us_do_not_hide_others(tmp_path: Path) -> None:
     """As where another user has made the database, and keeps the file to himself."""
     theirs, cache = tmp_path / "theirs.h5", tmp_path / "home" / "keras" / "models"

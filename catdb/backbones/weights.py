@@ -38,7 +38,8 @@ def find(network: Network, *, sha256: str | None = None, hint: str | None = None
     """Return the network's weights where they are at hand, else None.
 
     Looked for in this order: ``hint`` (where they once lay), ``$CATDB_WEIGHTS`` (a file, or a folder with files as
-    Keras publishes them), Keras' own cache. With ``sha256`` only that very file will do, under whatever name.
+    Keras publishes them), Keras' own cache. With ``sha256`` only that very file will do, under whatever name. Raises
+    WeightsNotFound where ``$CATDB_WEIGHTS`` is neither, and there is no ``sha256``.
     """
     for path in _candidates(network, any_name=sha256 is not None, hint=hint):
         weights = fingerprint(path)
@@ -54,6 +55,8 @@ def _candidates(network: Network, *, any_name: bool, hint: str | None) -> Iterat
         yield hint
     if os.path.isfile(given):
         yield given
+    elif given and not any_name and not os.path.isdir(given):  # a slip: other weights would make another database
+        raise WeightsNotFound(f"{given}: neither a file nor a folder, though $CATDB_WEIGHTS names it")
     elif given:
         folders.insert(0, given)
     for folder in folders:
