@@ -48,7 +48,7 @@ class Serving:
         """``token`` is asked of everybody; ``allow``: further names by which the server is called."""
         if token is not None and not token:
             raise ValueError("the token is empty")
-        host = host.strip("[]")
+        host = host.strip("[]")  # as it stands in an address
         family, address = _resolve(host, port)
         if token is None and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
             raise ValueError(f"{host} can be reached from other machines: that needs a --token")
