@@ -616,11 +616,11 @@ def test_after_a_reload_an_upload_is_not_taken_for_one_before_it(url: str, photo
     drop(page, photos / "3.png")
     searched(page)
     page.reload()
-    page.wait_for_selector("text=is not kept")
+    page.wait_for_selector("text=was not kept")
     drop(page, photos / "4.png")
     searched(page)
     page.go_back()
-    page.wait_for_selector("text=is not kept")
+    page.wait_for_selector("text=was not kept")
     page.go_forward()
     page.wait_for_selector(".card .name >> nth=0 >> text=4.png")
 
