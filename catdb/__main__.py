@@ -14,6 +14,7 @@ def main() -> None:
     would be a traceback, or be swallowed. Where a shell has a background job ignore SIGINT, it stays ignored. And so it
     is by all once Python takes itself down, when what there was to do is done and has an exit code.
     """
+    _take_up_closed_streams()
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heard:
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
@@ -23,6 +24,15 @@ def main() -> None:
     if heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
+
+
+def _take_up_closed_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr: else the next file gets its number, and what libraries print."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 if __name__ == "__main__":

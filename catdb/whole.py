@@ -20,12 +20,12 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
 
     A pipe or a device is written to as it is. Raises StorageError; what the block raises on purpose stays as it is.
     """
-    target = os.path.realpath(path)  # a link stays one
-    if os.path.lexists(target) and not os.path.isfile(target):  # a pipe or a device cannot be replaced, a folder opened
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device cannot be replaced, a folder opened
         stream = open(path, "wb")  # noqa: SIM115 - what this raises names the file already
         with naming(path), stream:
             yield stream
         return
+    target = os.path.realpath(path)  # a link stays one
     part = f"{target}.{secrets.token_hex(4)}.part"
     with naming(path, "; nothing was written"):
         try:

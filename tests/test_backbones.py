@@ -8,6 +8,8 @@ import http.server
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import unprivileged
 from PIL import Image
 
 from catdb import BackboneMismatch, BackboneUnknown, Database, WeightsInvalid, WeightsNotFound, backbones
@@ -116,6 +119,35 @@ def test_weights_are_found_by_their_bytes_wherever_they_lie(tmp_path: Path, monk
     assert find(MOBILENET, sha256=mine, hint=str(folder / "mine.h5")).sha256 == mine  # type: ignore[union-attr]
 
 
+def test_weights_that_are_named_and_not_there_are_not_replaced_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "home" / "keras" / "models"
+    cache.mkdir(parents=True)
+    (cache / MOBILENET.file).write_bytes(b"published")
+    monkeypatch.setenv("CATDB_WEIGHTS", str(tmp_path / "slip.h5"))
+    with pytest.raises(WeightsNotFound, match=r"slip\.h5: neither a file nor a folder"):
+        find(MOBILENET)
+    assert find(MOBILENET, sha256=hashlib.sha256(b"published").hexdigest())  # the very file of a database will do
+
+
+def test_weights_that_are_closed_to_us_do_not_hide_others(tmp_path: Path) -> None:
+    """As where another user has made the database, and keeps the file to himself."""
+    theirs, cache = tmp_path / "theirs.h5", tmp_path / "home" / "keras" / "models"
+    cache.mkdir(parents=True)
+    (cache / MOBILENET.file).write_bytes(b"published")
+    shutil.copy(cache / MOBILENET.file, theirs)
+    theirs.chmod(0)
+    sha256 = hashlib.sha256(b"published").hexdigest()
+    script = f"""
+from catdb.backbones.table import NETWORKS
+from catdb.backbones.weights import find
+print(find(NETWORKS["mobilenet_v2"], sha256={sha256!r}, hint={str(theirs)!r}).path)
+"""
+    found = subprocess.run([sys.executable, "-c", script], preexec_fn=unprivileged, stdout=subprocess.PIPE, text=True)
+    assert found.stdout == f"{cache / MOBILENET.file}\n"
+
+
 def test_missing_weights_say_what_is_wanted_and_write_nothing(unreachable: None, tmp_path: Path, photos: Path) -> None:
     with pytest.raises(WeightsNotFound) as caught:
         Database(tmp_path / "new").build(photos)
@@ -167,6 +199,17 @@ def test_weights_are_downloaded_by_keras_and_then_found_in_its_cache(
     assert embedder.weights_sha256 == fingerprint(str(mobilenet)).sha256
     assert find(MOBILENET, sha256=embedder.weights_sha256).path == path  # type: ignore[union-attr]
     assert capfd.readouterr().out == ""
+
+
+def test_tensorflow_is_loaded_also_where_stderr_is_closed(mobilenet: Path) -> None:
+    script = f"""
+import os
+os.open(os.devnull, os.O_RDWR)  # as the command does
+from catdb.backbones import Recipe, load
+load(Recipe("mobilenet_v2", {str(mobilenet)!r}, engine="tensorflow"))
+"""
+    command = ["bash", "-c", '"$@" 2>&-', "bash", sys.executable, "-c", script]
+    assert subprocess.run(command, timeout=120).returncode == 0
 
 
 # --- wrong weights --------------------------------------------------------------------------------------------------

@@ -99,6 +99,26 @@ def test_a_touch_and_a_look_are_no_changes(folder: Path, events: Events) -> None
     assert heard(events, folder) == (set(), set())
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_folder_that_took_the_place_of_one_moved_away_may_move_too(
+    folder: Path, tmp_path: Path, events: Events, emptied: bool
+) -> None:
+    """watchdog then knew two watches by one path: to forget the second was a KeyError, which ended the whole watch."""
+    for change in (
+        (folder / "a").mkdir,
+        lambda: os.rename(folder / "a", tmp_path / "away"),
+        (folder / "a").mkdir,
+        lambda: os.rename(folder / "a", folder / "b"),
+        lambda: os.rmdir(tmp_path / "away") if emptied else None,
+    ):
+        change()
+        heard(events, folder)
+    (folder / "b" / "c.png").write_text("")
+    until(events, folder, lambda whole, _: "b/c.png" in whole)
+    events.close()
+    assert events.watched() == set()
+
+
 def test_folders_that_come_move_and_go(folder: Path, tmp_path: Path, events: Events) -> None:
     tree = tmp_path / "tree"
     (tree / "deep").mkdir(parents=True)

@@ -454,7 +454,26 @@ def test_no_command_writes_over_a_photograph(here: Path) -> None:
         ["export", "--npz"],
     ):
         assert one_line(call(*words, "photos/5.png")).endswith(": an image of the database; name another file to write")
+    Path("link").symlink_to("photos/5.png")  # a link is kept, and what it leads to was overwritten
+    for words in (["search", "photos/3.png", "--csv"], ["export", "--csv"]):
+        assert one_line(call(*words, "link")).endswith("/link: an image of the database; name another file to write")
     assert Path("photos/5.png").read_bytes() == before
+
+
+def test_a_pipe_is_written_to_as_it_is_whatever_its_folder(here: Path) -> None:
+    """A shell names a pipe /dev/fd/63; there no file can be made, and where it really lies there is none to be seen."""
+    search = [CATDB, "search", "photos/3.png", "-k", "2", "--csv"]
+    for script in ('"$@" >(cat >&2) >/dev/null', '"$@" /dev/stderr >/dev/null 2> >(cat >&2)'):
+        words = ["bash", "-c", f"{script}; wait", "bash", *search]
+        done = subprocess.run(words, preexec_fn=unprivileged, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.stderr.splitlines()[0] == "query,rank,similarity,path,shared"
+        assert len(done.stderr.splitlines()) == 3
+    Path("closed").mkdir()
+    os.mkfifo("closed/pipe")
+    Path("closed").chmod(0o555)
+    with open(os.open("closed/pipe", os.O_RDONLY | os.O_NONBLOCK)) as pipe:
+        clean(subprocess.run([*search, "closed/pipe"], preexec_fn=unprivileged, capture_output=True, text=True))
+        assert pipe.readline() == "query,rank,similarity,path,shared\n"
 
 
 @pytest.mark.parametrize("words", ["search photos/3.png --csv", "duplicates --csv", "recall -k 3 --plot"])
@@ -524,6 +543,19 @@ def test_a_closed_pipe_ends_it_without_a_word(here: Path) -> None:
     )
     assert done.stderr == ""
     assert json.loads(done.stdout)["query"] == f"{here}/photos/0.png"
+
+
+def test_no_file_takes_the_place_of_a_stream_that_is_closed() -> None:
+    """What a library writes to stderr went into whichever file was opened first: the database's lock, for instance."""
+    script = """
+import contextlib, os
+from catdb.__main__ import main
+with contextlib.suppress(SystemExit):
+    main()
+os._exit(sum(not os.path.samestat(os.fstat(number), os.stat(os.devnull)) for number in range(3)))
+"""
+    command = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", sys.executable, "-c", script, "--version"]
+    assert subprocess.run(command, timeout=60).returncode == 0
 
 
 def test_closed_streams_do_no_harm(photos: Path) -> None:

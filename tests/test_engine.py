@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from catdb import Database, EngineDrifted, EngineFailed, WeightsInvalid, backbon
 from catdb.backbones import Embedder, Embedding, Engine, Recipe, canary, conversion, load, openvino
 from catdb.backbones.table import NETWORKS, Network
 from catdb.backbones.weights import Weights, fingerprint
+from catdb.child import command, environment
 
 MOBILENET = NETWORKS["mobilenet_v2"]
 OUTWARD = ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen")  # what an audit hook is told of
@@ -99,6 +102,19 @@ def test_one_image_and_many_give_the_same(cache: Path, mobilenet: str, data: Pat
     assert (many.categories == np.concatenate([e.categories for e in one])).all()
 
 
+def test_threads_that_embed_at_once_get_the_vectors_of_their_own_images(
+    cache: Path, mobilenet: str, data: Path
+) -> None:
+    engine = Engine(Recipe("mobilenet_v2", mobilenet, precision="f32"))
+    pixels = photographs(data, 8)
+    expected = [engine.embed(pixels[n : n + 1]).features for n in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: engine.embed(pixels[n : n + 1]).features, [*range(8)] * 4))
+        submitted = list(pool.map(lambda n: engine.submit(pixels[n : n + 1]).result(60).features, [*range(8)] * 4))
+    for features in (found, submitted):
+        np.testing.assert_allclose(np.concatenate(features), np.concatenate(expected * 4), atol=1e-4)
+
+
 def test_submitted_batches_come_back_as_their_own(cache: Path, mobilenet: str, data: Path) -> None:
     engine = Engine(Recipe("mobilenet_v2", mobilenet, precision="f32"))
     pixels = photographs(data, 48)
@@ -156,6 +172,17 @@ def test_a_conversion_by_an_older_library_serves(cache: Path, mobilenet: str, no
     load(Recipe("mobilenet_v2", mobilenet))
 
 
+def test_a_conversion_is_as_open_to_others_as_any_folder(
+    quick: None, mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cache that is shared nobody but its first user could read it, and all others converted each time."""
+    monkeypatch.setenv("CATDB_CACHE", str(tmp_path / "shared"))
+    load(Recipe("mobilenet_v2", mobilenet))
+    (tmp_path / "any").mkdir()
+    [place] = (tmp_path / "shared").iterdir()
+    assert place.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "converted.json"])
 def test_a_truncated_cache_file_is_made_anew(cache: Path, quick: None, mobilenet: str, name: str) -> None:
     [file] = cache.glob(f"*/{name}")
@@ -208,6 +235,31 @@ print(embedder.embed(canary.images(embedder.input_size)).features.sum().round(2)
     assert answers == [str(right.features.sum().round(2)) + "\n"] * 2
     assert [process.returncode for process in both] == [0, 0]
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [source.name]
+
+
+def test_a_conversion_does_not_hear_what_is_typed_and_is_held_by_who_wanted_it(
+    mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a watch that finishes its batch once ended the conversion: it went on with TensorFlow, at length."""
+    script = "import os, select, sys; print(os.getpgrp(), select.select([0], [], [], 0)[0]); sys.exit(3)"
+    monkeypatch.setattr(conversion, "command", lambda *words: [sys.executable, "-c", script])
+    with pytest.raises(WeightsInvalid) as told:
+        conversion._convert(MOBILENET, fingerprint(mobilenet), str(tmp_path))
+    group, _, readable = str(told.value).partition(" ")
+    assert int(group) != os.getpgrp()
+    assert readable == "[]"  # it waits for our end
+
+
+def test_a_conversion_that_nobody_waits_for_any_more_ends_and_leaves_nothing(mobilenet: str, tmp_path: Path) -> None:
+    place = tmp_path / "converting-abc"
+    place.mkdir()
+    words = command("catdb.backbones.convert", "mobilenet_v2", mobilenet, str(place))
+    with subprocess.Popen(words, env=environment(), stdin=subprocess.PIPE) as process:
+        while not list(place.iterdir()):  # until it has begun
+            assert process.poll() is None
+            time.sleep(0.02)
+    assert process.returncode == 1
+    assert not place.exists()
 
 
 def test_a_killed_conversion_leaves_nothing_that_is_taken_for_one(

@@ -385,6 +385,13 @@ def test_the_large_view_is_a_step_of_the_history(url: str, look: Look) -> None:
     is_shown(3)
     page.get_by_role("button", name="Next").click()
     is_shown(4)
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Control+ArrowLeft")
+    is_shown(4)
+    page.keyboard.press("ArrowRight")
+    is_shown(5)
+    page.keyboard.press("ArrowLeft")
+    is_shown(4)
     assert page.evaluate("history.length") == steps + 1
     page.go_back()
     is_closed()
@@ -538,6 +545,14 @@ def test_the_way_back_leads_to_where_one_was(tmp_path: Path, look: Look) -> None
         page.wait_for_function("() => document.querySelectorAll('.failures li').length === 130 && scrollY > 1000")
 
 
+def test_on_a_tall_screen_pages_come_as_long_as_there_is_room(url: str, look: Look) -> None:
+    page = look(f"{url}/?view=toString", viewport={"width": 1280, "height": 1600})  # no such view: all images
+    page.wait_for_function("() => document.querySelectorAll('.card').length === 12")
+    page.route("**/api/images?*", lambda route: route.continue_(url=route.request.url.replace("limit=60", "limit=3")))
+    page.reload()
+    page.wait_for_function("() => document.querySelectorAll('.card').length === 12")
+
+
 # --- what is given to search with -----------------------------------------------------------------------------------
 
 
@@ -593,6 +608,21 @@ def test_of_several_files_it_is_said_which_is_searched_with(url: str, photos: Pa
     drop(page, photos / "4.png")
     page.wait_for_selector(".card .name >> nth=0 >> text=4.png")
     assert page.locator(".note").count() == 0
+
+
+def test_after_a_reload_an_upload_is_not_taken_for_one_before_it(url: str, photos: Path, look: Look) -> None:
+    page = look(url)
+    page.wait_for_selector(".card img")
+    drop(page, photos / "3.png")
+    searched(page)
+    page.reload()
+    page.wait_for_selector("text=was not kept")
+    drop(page, photos / "4.png")
+    searched(page)
+    page.go_back()
+    page.wait_for_selector("text=was not kept")
+    page.go_forward()
+    page.wait_for_selector(".card .name >> nth=0 >> text=4.png")
 
 
 def test_a_file_is_chosen_with_the_keyboard_from_any_view(url: str, photos: Path, look: Look) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,9 +124,16 @@ def test_what_cannot_be_read_is_a_grey_tile(tmp_path: Path, monkeypatch: pytest.
     names = [str(tmp_path / name) for name in ("broken.jpg", "text.jpg", "gone.jpg", "pipe.jpg", "")] + ["a\0b"]
     page = show(tmp_path, *names, query=str(tmp_path / "gone.png"))
     assert [is_grey_tile(tile(page, place)) for place in range(6)] == [True] * 6
-    monkeypatch.setattr(sheet, "_MEGAPIXELS", 0.1)
+    monkeypatch.setattr(sys.modules["catdb.images.decode"], "_MEGAPIXELS", 0.1)
     page = show(tmp_path, picture(tmp_path / "large.png"), picture(tmp_path / "small.png", size=(100, 100)))
     assert is_grey_tile(tile(page, 0)) and not is_grey_tile(tile(page, 1))
+
+
+@pytest.mark.parametrize("kind", ["PPM", "EPS", "PCX", "ICNS", "TGA"])
+def test_no_file_is_read_that_could_not_be_indexed_either(tmp_path: Path, kind: str) -> None:
+    """Pillow reads some fifty formats, one by way of another program; what an image has become since is one of ours."""
+    Image.new("RGB", (64, 64), RED).save(tmp_path / "red.jpg", kind)
+    assert is_grey_tile(tile(show(tmp_path, str(tmp_path / "red.jpg")), 0))
 
 
 HOSTILE = ["a\x1b[31m\n\t\r.jpg", "lone-\udcff-\ud800.jpg", "\u202egpj.exe", "日本語 Ж é.jpg", "e\u0301\U0010ffff"]

@@ -266,6 +266,19 @@ def test_events_alone_follow_a_tree(tmp_path: Path, scene: Callable[..., Scene],
         assert instant.passes == 1
 
 
+def test_what_was_in_a_folder_is_gone_though_another_takes_its_place(
+    photos: Path, tmp_path: Path, scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other holds a file that has not settled, so that what is gone waits for it; until the rescan it stayed."""
+    monkeypatch.setattr(follow, "_SETTLE", 3.0)
+    with watching(scene(), photos) as s:
+        new = save(tmp_path / "other" / "new.png", 77).parent
+        (photos / "below").rename(tmp_path / "away")
+        new.rename(photos / "below")
+        kept = [str(photos / f"{seed}.png") for seed in range(10)]
+        wait_for(lambda: s.images() == sorted([*kept, str(photos / "below" / "new.png")]))
+
+
 def test_a_file_that_is_written_slowly_is_added_once(
     poll: bool, photos: Path, scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

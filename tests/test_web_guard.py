@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
@@ -21,6 +22,7 @@ from catdb import Database
 from catdb.errors import ImageUnreadable
 from catdb.images import open_below
 from catdb.web import guard
+from catdb.web.thumbnails import Thumbnails
 
 OpenDb = Callable[..., Database]
 SECRET = b"the secret outside of the roots"
@@ -170,6 +172,7 @@ def test_with_a_token_nobody_else_is_let_in(built: Database) -> None:
             assert client.get("/api/status", headers={"Authorization": wrong}).status_code == 401
         assert client.post("/api/search", content=b"x", headers=OWN).status_code == 401
         assert client.get(f"/?token={quote(token)}x").status_code == 401
+        assert client.get(f"/?token={quote(token)}{'&x' * 200}").status_code == 401  # it failed, and said so each time
         assert client.get(f"/api/status?token={quote(token)}").status_code == 401
         first = client.get(f"/?token={quote(token, safe='')}")
         assert (first.status_code, first.headers["location"]) == (303, "/")
@@ -181,7 +184,19 @@ def test_with_a_token_nobody_else_is_let_in(built: Database) -> None:
         for given, status in ((value, 200), (value[:-1], 401), ("", 401), (value + "0", 401), ('"' + value, 401)):
             assert client.get("/", headers={"Cookie": f"other=1; {name}={given}"}).status_code == status
         assert client.get("/", headers={"Cookie": f"{name}={value}", "Host": "evil.example"}).status_code == 403
+        again = client.get(f"/?token={quote(token, safe='')}", headers={"Cookie": f"{name}={value}"})
+        assert (again.status_code, again.headers["location"]) == (303, "/")  # else it would stay in the address
         assert client.told == []
+
+
+@pytest.mark.parametrize("theirs", ['state={"a": 1}', "words=a b c", "flag", 'list=[1,"b"]', "name=Jos\xe9", "=", '"'])
+def test_a_cookie_of_another_program_on_this_machine_does_not_keep_one_out(built: Database, theirs: str) -> None:
+    """Cookies do not know of ports: a browser sends those of everything that was ever served on localhost."""
+    with served(built, token="t") as client:
+        ours = client.get("/?token=t").headers["set-cookie"].partition(";")[0]
+        client.cookies.clear()
+        for cookies in (f"{theirs}; {ours}", f"{ours}; {theirs}"):
+            assert client.get("/", headers={"Cookie": cookies.encode("latin-1")}).status_code == 200
 
 
 def test_beyond_this_machine_it_starts_with_a_token_only(built: Database) -> None:
@@ -200,10 +215,18 @@ def test_beyond_this_machine_it_starts_with_a_token_only(built: Database) -> Non
 
 
 def test_at_every_address_it_answers_to_the_one_that_was_asked(built: Database) -> None:
-    with served(built, host="0.0.0.0", token="t", allow=["Photos.example", "fd00::1"]) as client:
+    with served(built, host="0.0.0.0", token="t", allow=["Photos.example", "fd00::1", "my.example:8000"]) as client:
         url = f"http://127.0.0.1:{client.base_url.port}"
         own = {"Authorization": "Bearer t"}
-        for host in ("127.0.0.1", "localhost", "photos.example", "photos.example:443", "[fd00::1]", "0.0.0.0"):
+        for host in (
+            "127.0.0.1",
+            "localhost",
+            "photos.example",
+            "photos.example:443",
+            "[fd00::1]",
+            "0.0.0.0",
+            "my.example",
+        ):
             assert raw(url, "/api/status", headers={**own, "Host": host}).status == 200, host
         for host in ("192.0.2.1", "example", "example.photos.example"):
             assert raw(url, "/api/status", headers={**own, "Host": host}).status == 403
@@ -363,6 +386,23 @@ def test_an_upload_that_says_that_it_is_too_large_is_refused_at_once(client: Cli
             assert answer.startswith(b"HTTP/1.1 413 " if length < 1e20 else b"HTTP/1.1 400 ")
     just = client.post("/api/search", content=bytes(guard.LARGEST), headers=OWN)
     assert just.status_code == 415
+
+
+def test_a_body_that_nothing_asks_for_is_refused_where_it_is_too_large(
+    built: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LARGEST", 100)
+    answered = threading.Event()
+    monkeypatch.setattr(Thumbnails, "get", lambda self, image, size: (b"", answered.wait(60)))
+    with served(built) as client:
+        assert client.base_url.port
+        with socket.create_connection(("127.0.0.1", client.base_url.port), 30) as connection:
+            head = b"GET /api/images/1/thumbnail HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection.sendall(head + b"c8\r\n" + bytes(200) + b"\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+            answered.set()
+        gc.collect()
+    assert client.told == []
 
 
 def test_too_many_requests_at_once_are_sent_away(built: Database, monkeypatch: pytest.MonkeyPatch) -> None:

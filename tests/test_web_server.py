@@ -110,6 +110,12 @@ def test_where_it_cannot_listen_it_says_so_in_a_line(built: Path) -> None:
     assert run("serve", "--db", built, "--port", "65536").returncode == 2
 
 
+def test_an_address_is_taken_as_it_stands_in_a_url(built: Path) -> None:
+    with serving_process(built, "--host", "[::1]") as (_, url):
+        assert url.startswith("http://[::1]:")
+        assert get(f"{url}api/status").status_code == 200
+
+
 def test_it_opens_a_browser_when_it_listens(built: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -73,8 +74,8 @@ def converted(network: Network, weights: Weights, notice: Callable[[str], None])
     Raises WeightsInvalid where the weights do not fit, EngineFailed where the network does not convert.
     """
     try:
-        os.makedirs(folder(), exist_ok=True)
-        made = tempfile.mkdtemp(prefix="converting-", dir=folder())
+        made = os.path.join(folder(), f"converting-{secrets.token_hex(4)}")
+        os.makedirs(made)  # and not mkdtemp, whose folders nobody else may enter: a cache can be shared
         keep = True
     except OSError as error:
         notice(f"{folder()}: {error.strerror}; the converted network cannot be kept, set $CATDB_CACHE")
@@ -89,9 +90,19 @@ def converted(network: Network, weights: Weights, notice: Callable[[str], None])
 
 
 def _convert(network: Network, weights: Weights, target: str) -> None:
-    """Run the conversion in a process of its own: TensorFlow's memory goes with it."""
+    """Run the conversion in a process of its own: TensorFlow's memory goes with it.
+
+    What is typed at a terminal is for this process alone; and when this one ends, however it does, so does that one.
+    """
     words = command("catdb.backbones.convert", network.name, weights.path, target)
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, errors="replace")
+    theirs, held = os.pipe()
+    try:
+        done = subprocess.run(
+            words, stdin=theirs, env=environment(), capture_output=True, text=True, errors="replace", process_group=0
+        )
+    finally:
+        os.close(theirs)
+        os.close(held)
     if done.returncode == INVALID:
         raise WeightsInvalid(done.stdout.strip())
     if done.returncode:

@@ -48,7 +48,7 @@ def download(network: Network, sha256: str | None = None) -> Weights:
         with contextlib.redirect_stdout(sys.stderr):  # where Keras draws its progress bar
             getattr(keras.applications, network.constructor)(weights="imagenet")
     except Exception as error:  # Keras raises bare Exception for a failed download
-        raise missing(network, sha256, str(error).splitlines()[0]) from error
+        raise missing(network, sha256, (str(error).splitlines() or [type(error).__name__])[0]) from error
     finally:
         socket.setdefaulttimeout(before)
     return fingerprint(os.path.join(keras_cache(), network.file))
@@ -76,7 +76,8 @@ def _reachable() -> bool:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the lines off the screen that TensorFlow's C++ prints while it is imported, whatever its log level."""
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

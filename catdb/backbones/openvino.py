@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -58,7 +59,10 @@ def native_precision() -> str:
 
 
 class OpenVinoEmbedder:
-    """A converted network on the CPU. Small requests use all cores for one image, large ones a stream per core."""
+    """A converted network on the CPU. Small requests use all cores for one image, large ones a stream per core.
+
+    Threads may share it.
+    """
 
     engine = "openvino"
     batch = 8  # images of one request: enough to fill a stream, few enough that the next is soon begun
@@ -72,6 +76,7 @@ class OpenVinoEmbedder:
         self.categories: tuple[Category, ...] = imagenet()
         self.precision = precision
         self.requests = 2 * _cores()  # the next one waits inside, so that no stream is idle
+        self._turn, self._turn_to_submit = threading.Lock(), threading.Lock()  # a request of OpenVINO's is one thread's
         self._core = ov.Core()
         try:
             self._model = self._core.read_model(os.path.join(folder, MODEL))
@@ -81,15 +86,17 @@ class OpenVinoEmbedder:
     def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
         """See :class:`catdb.backbones.Embedder`. One batch has the cores to itself; more are spread over them."""
         if len(pixels) <= self.batch:
-            self._whole.infer({0: pixels})
-            return _read(self._whole)
+            with self._turn:
+                self._whole.infer({0: pixels})
+                return _read(self._whole)
         parts = [self.submit(pixels[start : start + self.batch]) for start in range(0, len(pixels), self.batch)]
         return Embedding.joined([part.result() for part in parts])
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[Embedding]:
         """Start embedding; waits only while twice as many requests as streams are under way."""
         future: Future[Embedding] = Future()
-        self._queue.start_async({0: pixels}, userdata=future)
+        with self._turn_to_submit:
+            self._queue.start_async({0: pixels}, userdata=future)
         return future
 
     @cached_property

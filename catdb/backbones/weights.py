@@ -38,7 +38,8 @@ def find(network: Network, *, sha256: str | None = None, hint: str | None = None
     """Return the network's weights where they are at hand, else None.
 
     Looked for in this order: ``hint`` (where they once lay), ``$CATDB_WEIGHTS`` (a file, or a folder with files as
-    Keras publishes them), Keras' own cache. With ``sha256`` only that very file will do, under whatever name.
+    Keras publishes them), Keras' own cache. With ``sha256`` only that very file will do, under whatever name. Raises
+    WeightsNotFound where ``$CATDB_WEIGHTS`` is neither, and there is no ``sha256``.
     """
     for path in _candidates(network, any_name=sha256 is not None, hint=hint):
         weights = fingerprint(path)
@@ -50,21 +51,28 @@ def find(network: Network, *, sha256: str | None = None, hint: str | None = None
 def _candidates(network: Network, *, any_name: bool, hint: str | None) -> Iterator[str]:
     given = os.environ.get("CATDB_WEIGHTS", "")
     folders = [keras_cache()]
-    if hint and os.path.isfile(hint):
+    if hint and _is_readable(hint):
         yield hint
     if os.path.isfile(given):
         yield given
+    elif given and not any_name and not os.path.isdir(given):  # a slip: other weights would make another database
+        raise WeightsNotFound(f"{given}: neither a file nor a folder, though $CATDB_WEIGHTS names it")
     elif given:
         folders.insert(0, given)
     for folder in folders:
         published = os.path.join(folder, network.file)
-        if os.path.isfile(published):
+        if _is_readable(published):
             yield published
         if any_name and os.path.isdir(folder):
             for name in sorted(os.listdir(folder)):
                 path = os.path.join(folder, name)
-                if name.endswith(".h5") and name != network.file and os.path.isfile(path):
+                if name.endswith(".h5") and name != network.file and _is_readable(path):
                     yield path
+
+
+def _is_readable(path: str) -> bool:
+    """Say whether a file is there for us: one that is another user's and closed must not hide one further on."""
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def expected(network: Network, weights: Weights, sha256: str | None) -> Weights:

@@ -23,9 +23,11 @@ def require_target(path: str) -> None:
     """Raise, before the work, the OSError with which a file could not be written after it."""
     if path == "-":
         raise click.UsageError("- is no file to write to: name one; on stdout is what is printed anyway")
-    folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return  # a pipe or a device, which is written to as it is, whatever its folder
+    folder = os.path.dirname(os.path.realpath(path))
     for wrong, code in ((not os.path.isdir(folder), errno.ENOENT), (not os.access(folder, os.W_OK), errno.EACCES)):
         if wrong:
             raise OSError(code, os.strerror(code), folder)
@@ -34,7 +36,7 @@ def require_target(path: str) -> None:
 def require_no_image(store: Database, *targets: str | None) -> None:
     """Raise StorageError for a file to be written that is an image of the database: a slip would cost a photograph."""
     for target in filter(None, targets):
-        if target in store:
+        if target in store or os.path.realpath(target) in store:
             raise StorageError(f"{os.path.abspath(target)}: an image of the database; name another file to write")
 
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import unicodedata
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
+from catdb.errors import ImageUnreadable
+from catdb.images.decode import decode
 from catdb.whole import replacing
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -38,7 +37,6 @@ RULE, ACCENT, INK, FAINT = "#dfe2e8", "#2f6bff", "#1d2433", "#6b7485"
 MAX_PIXELS = 60_000_000
 MAX_HEIGHT = 60_000  # a JPEG ends at 65,535
 MAX_COLUMNS = 100
-_MEGAPIXELS, _MEGABYTES = 100, 512  # no larger picture, and no longer file, is read for a thumbnail
 _FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _FALLBACKS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "segoeui.ttf", "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc")
 
@@ -187,52 +185,12 @@ def _place(
 def _thumbnail(source: str | Image.Image, box: tuple[int, int]) -> Image.Image | None:
     """The picture upright, in RGB and no larger than the box (width, height); None where it cannot be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, on large or slightly damaged files: the tile says enough
-            image = source if isinstance(source, Image.Image) else _open(source)
-            if image.width * image.height > _MEGAPIXELS * 1_000_000:
-                return None
-            if image is not source:  # drafting and turning change it, and the caller's is not ours to change
-                side = 2 * max(box)
-                image.draft(None, (side, side))  # a JPEG is decoded at a fraction of its size
-            upright = _flat(ImageOps.exif_transpose(image))
-            upright.thumbnail(box, Image.Resampling.LANCZOS)
-            return upright
-    except Exception:  # what Pillow's readers raise for damaged files is any exception at all
+        pixels, _, _ = decode(source, 2 * max(box))
+    except ImageUnreadable:
         return None
-
-
-def _open(path: str) -> Image.Image:
-    """Open a regular file by way of memory: one that shrinks meanwhile, or is a pipe, must not stop us."""
-    if not os.path.isfile(path) or os.path.getsize(path) > _MEGABYTES << 20:
-        raise OSError("not a file, or too long")
-    content = io.BytesIO(Path(path).read_bytes())
-    try:
-        return Image.open(content)
-    except UnidentifiedImageError:
-        from pillow_heif import HeifImageFile  # not registered with Pillow: that would be for the whole process
-
-        content.seek(0)
-        reader: Callable[[io.BytesIO], Image.Image] = HeifImageFile
-        return reader(content)
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB, its transparent parts on white, and its 16 bits scaled down rather than cut off."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        peak = float(np.nanmax(values))
-        full = 65535.0 if image.mode.startswith("I;16") else next((f for f in (1, 255, 65535) if peak <= f), peak)
-        if image.mode == "I" and peak <= 1:
-            full = 255.0  # whole numbers: nearly black, not nearly white
-        scaled = np.clip(np.nan_to_num(values) / full * 255, 0, 255)
-        return Image.fromarray(np.round(scaled).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    return image.convert("RGB")
+    thumbnail = Image.fromarray(pixels)
+    thumbnail.thumbnail(box, Image.Resampling.LANCZOS)
+    return thumbnail
 
 
 # The type.

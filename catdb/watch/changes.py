@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -146,6 +148,7 @@ class Events:
 
     def _started(self) -> BaseObserver:
         if self._observer is None:
+            _mend_watchdog()
             logging.getLogger("watchdog").addHandler(self._lost)
             logging.getLogger("watchdog").addHandler(
                 _SILENT
@@ -286,6 +289,27 @@ class _Lost(logging.Handler):
     def take(self) -> bool:
         happened, self.happened = self.happened, False
         return happened
+
+
+@cache
+def _mend_watchdog() -> None:
+    """Have watchdog 7 forget also such a watch as it knows by a path that another one has had since, and lost.
+
+    Else, where a folder was moved away, and another one in its place has been moved too, a KeyError ends its threads
+    once the first is deleted, and our own when we stop listening.
+    """
+    try:
+        from watchdog.observers.inotify import InotifyWatchGroup as Group
+
+        forget = Group._remove_watch_internally
+    except (ImportError, AttributeError):  # another version, or another system
+        return
+
+    def forget_what_is_known(self: Group, wd: Any) -> None:
+        with suppress(KeyError):
+            forget(self, wd)
+
+    Group._remove_watch_internally = forget_what_is_known  # type: ignore[method-assign]
 
 
 def _seen(path: str, real: str, folder: str) -> str:

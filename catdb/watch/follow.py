@@ -117,6 +117,7 @@ class Follower:
         self._gone: set[str] = set()  # likewise, where something was
         self._to_prune = manner.prune
         self._later: dict[str, float] = {}  # those that were left for later, and until when
+        self._left: set[str] = set()  # of those, where something was
         self._look_at = self._not_before = self._put_off = 0.0
         self._said = ""  # the trouble that was told of last
         self._told: set[str] = set()  # what is told once
@@ -307,7 +308,9 @@ class Follower:
         ripe = {path for path, until in self._later.items() if until <= time.monotonic()}
         for path in ripe:
             del self._later[path]
-            (self._open if os.path.lexists(path) else self._gone).add(path)
+            is_open = os.path.lexists(path) and path not in self._left  # another one there does not bring it back
+            (self._open if is_open else self._gone).add(path)
+        self._left -= ripe
         if len(self._whole) + len(self._open) + len(self._gone) > _MANY:
             self._look_everywhere()
             self._whole, self._open, self._gone = set(), set(), set()
@@ -321,6 +324,7 @@ class Follower:
             self._after(refresh(self._means, self._open, keeping=True))
             self._open = set()
         if self._later:  # one of those may be what a file that is gone has become, so that it waits for them, once
+            self._left |= self._gone - ripe
             self._later = {**dict.fromkeys(self._gone - ripe, max(self._later.values())), **self._later}
             self._gone &= ripe
         if self._gone:

@@ -79,7 +79,10 @@ async def do(pool: ThreadPoolExecutor, work: Callable[..., T], *given: Any, **na
 
 
 async def attended(request: Request, work: Awaitable[T]) -> T:
-    """Wait for work for as long as the client does. Raises Gone; what had not begun by then is never begun."""
+    """Wait for work for as long as the client does. Raises Gone; what had not begun by then is never begun.
+
+    Raises HTTPException for a body that is too large, or takes too long, though nothing asks for it.
+    """
 
     async def left() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -88,6 +91,8 @@ async def attended(request: Request, work: Awaitable[T]) -> T:
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            leaving.result()
         if not working.done():
             raise Gone
         return working.result()

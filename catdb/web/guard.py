@@ -14,7 +14,6 @@ import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs
@@ -127,20 +126,20 @@ class Guard:
     def _require_token(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> None:
         if self._token is None:
             return
-        cookie = f"catdb-{(scope.get('server') or ('', 0))[1]}"
+        cookie = f"catdb-{(scope.get('server') or ('', 0))[1]}={self._key}".encode()
+        if scope["path"] == "/" and scope["method"] == "GET":  # first, that no token stays in the browser's address
+            tokens = _tokens(scope["query_string"])
+            if len(tokens) == 1 and hmac.compare_digest(tokens[0], self._token):
+                set_cookie = cookie + b"; HttpOnly; SameSite=Strict; Path=/"
+                raise _Refusal(303, "come in", (b"location", b"/"), (b"set-cookie", set_cookie))
         for value in headers.get(b"authorization", []):
             kind, _, token = value.partition(b" ")
             if kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
                 return
-        for value in headers.get(b"cookie", []):
-            if hmac.compare_digest(_cookie(value, cookie).encode("latin-1", "replace"), self._key.encode()):
-                return
-        if scope["path"] == "/" and scope["method"] == "GET":
-            given = parse_qs(scope["query_string"].decode("latin-1"), errors="surrogateescape", max_num_fields=100)
-            tokens = [token.encode("utf-8", "surrogateescape") for token in given.get("token", [])]
-            if len(tokens) == 1 and hmac.compare_digest(tokens[0], self._token):
-                set_cookie = f"{cookie}={self._key}; HttpOnly; SameSite=Strict; Path=/"
-                raise _Refusal(303, "come in", (b"location", b"/"), (b"set-cookie", set_cookie.encode()))
+        # Of other programs on this machine there are cookies, too, and some that no strict reader takes.
+        pairs = (pair.strip() for value in headers.get(b"cookie", []) for pair in value.split(b";"))
+        if any(hmac.compare_digest(pair, cookie) for pair in pairs):
+            return
         raise _Refusal(401, "this needs the token that catdb serve was started with", (b"www-authenticate", b"Bearer"))
 
 
@@ -236,6 +235,15 @@ def _require_own_page(scope: MutableMapping[str, Any], headers: dict[bytes, list
         raise _Refusal(403, "a request of another page")
 
 
+def _tokens(query: bytes) -> list[bytes]:
+    """Return the tokens in a query string; none where it is no address of the page, so long is it."""
+    try:
+        given = parse_qs(query.decode("latin-1"), errors="surrogateescape", max_num_fields=100)
+    except ValueError:
+        return []
+    return [token.encode("utf-8", "surrogateescape") for token in given.get("token", [])]
+
+
 def _addresses(server: Any) -> set[str]:
     """Return the address at which a request has come in, as a Host header has it."""
     try:
@@ -245,13 +253,6 @@ def _addresses(server: Any) -> set[str]:
 
 
 def _bracketed(host: str) -> str:
-    """Return a host as it stands in a Host header."""
-    return f"[{host.strip('[]')}]".lower() if ":" in host else host.lower()
-
-
-def _cookie(header: bytes, name: str) -> str:
-    try:
-        found = SimpleCookie(header.decode("latin-1")).get(name)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    """Return a host, given with a port or without, as it stands in a Host header but for the port."""
+    parts = _HOST.fullmatch(host)
+    return (parts[1] if parts else f"[{host.strip('[]')}]").lower()

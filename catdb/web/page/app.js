@@ -23,9 +23,17 @@ const say = (words) => ($("said").textContent = words);
 /** The address of a view, whether or not an image is shown large above it. */
 const beneath = (values) => address({ ...values, show: null });
 
+const views = new Map([
+  ["category", [category, "categories"]],
+  ["categories", [categories, "categories"]],
+  ["duplicates", [copies, "duplicates"]],
+  ["failures", [failures, "failures"]],
+]);
+
+/** What fills the page for an address, and which of the views in its head that is. */
 function view({ view, image, upload }) {
   if (image || upload) return [answer, ""];
-  return { category: [category, "categories"], categories: [categories, "categories"], duplicates: [copies, "duplicates"], failures: [failures, "failures"] }[view] ?? [home, ""];
+  return views.get(view) ?? [home, ""];
 }
 
 let [asked, heard] = [0, 0];

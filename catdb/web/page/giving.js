@@ -11,6 +11,7 @@ const $ = (id) => document.getElementById(id);
 
 /** What an upload is called, in the history and in the address, while this page stays open. */
 export const uploads = new Map();
+const opened = Date.now().toString(36); // the history outlives the page: what was called so before is another image
 let last = 0;
 
 /** Say above what is shown why that will not do, in the place of what was said so before. */
@@ -33,7 +34,7 @@ function keep(files) {
     refuse(413, `${file.name || "The image"} has ${number(Math.ceil(file.size / 1e6))} MB; the limit is 20 MB.`);
     return null;
   }
-  const called = String(++last);
+  const called = `${opened}-${++last}`;
   uploads.set(called, { file, name: file.name || "pasted image", url: URL.createObjectURL(file), of: files.length });
   if (uploads.size > KEPT) {
     const [oldest, { url }] = uploads.entries().next().value;

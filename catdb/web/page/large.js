@@ -53,7 +53,8 @@ export async function enlarge(id, { open, leave }) {
   const held = dialog.open ? document.activeElement.textContent : null; // what is pressed again and again stays in focus
   content.replaceChildren(...parts);
   dialog.setAttribute("aria-label", name);
-  dialog.onkeydown = ({ key }) => {
+  dialog.onkeydown = ({ key, altKey, ctrlKey, metaKey, shiftKey }) => {
+    if (altKey || ctrlKey || metaKey || shiftKey) return; // the browser's own: Alt and an arrow lead through its history
     if (key === "ArrowLeft") step(-1);
     if (key === "ArrowRight") step(1);
   };

@@ -2,7 +2,7 @@
 
 import { duplicates, get, upload } from "./api.js";
 import { uploads } from "./giving.js";
-import { paged } from "./paging.js";
+import { grow, grows, paged } from "./paging.js";
 import { address, card, chips, grid, h, match, path, picture, waiting } from "./parts.js";
 import { base, count, number, percent, searched, show, size } from "./words.js";
 
@@ -26,7 +26,17 @@ async function images(values, each, { signal, shown }) {
     return next !== null;
   };
   const end = await paged(list, load, { page: 60, shown, most: 500 });
-  const sight = new IntersectionObserver((seen) => seen[0].isIntersecting && !end.querySelector(".error") && end.lastChild.click(), { rootMargin: "600px" });
+  const further = async (seen) => {
+    if (!seen.at(-1).isIntersecting || !grows(list) || end.querySelector(".error")) return;
+    try {
+      await grow(list);
+    } catch {
+      return; // it is said beneath the list
+    }
+    sight.unobserve(end); // on a tall screen it is in sight still, which is told of anew only so
+    sight.observe(end);
+  };
+  const sight = new IntersectionObserver(further, { rootMargin: "600px" });
   sight.observe(end);
   signal.addEventListener("abort", () => sight.disconnect(), { once: true });
   return [list, end];
