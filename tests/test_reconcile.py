@@ -205,6 +205,18 @@ def test_the_same_content_twice_in_a_first_build(tmp_path: Path, open_db: Open, 
     assert counts(open_db(backbone=instant).build(folder)) == (2, 0, 0, 0, 0, 0)
 
 
+def test_a_part_that_is_built_alone_brings_no_second_path_through_a_link(
+    photos: Path, open_db: Open, instant: Instant
+) -> None:
+    part = photos / "part"
+    save(part / "a.png", 100)
+    (part / "up").symlink_to(photos)
+    db = open_db(backbone=instant)
+    assert counts(db.build(photos)) == (13, 0, 0, 0, 0, 0)
+    assert counts(db.build(part)) == (0, 0, 0, 0, 1, 0)
+    assert counts(db.build(photos)) == (0, 0, 0, 0, 13, 0)
+
+
 def test_hard_links_are_images_of_their_own(photos: Path, open_db: Open, instant: Instant) -> None:
     os.link(photos / "3.png", photos / "linked.png")
     database = open_db(backbone=instant)
