@@ -258,7 +258,7 @@ def _walk(top: str, base: str, excludes: Sequence[str], skip: set[str], named: b
 
 
 def _is_elsewhere(folder: str, start: str, base: str, excludes: Sequence[str]) -> bool:
-    """Tell whether links on the way from ``start`` to a folder lead to where it is found by another path in ``base``."""
+    """Tell whether links between ``start`` and a folder lead to where it has another path, by which it is found."""
     real, home = os.path.realpath(folder), os.path.realpath(base)
     if real == os.path.normpath(os.path.join(os.path.realpath(start), os.path.relpath(folder, start))):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import logging
@@ -48,6 +49,7 @@ class Serving:
         """``token`` is asked of everybody; ``allow``: further names by which the server is called."""
         if token is not None and not token:
             raise ValueError("the token is empty")
+        host = host.strip("[]")  # as it stands in an address
         family, address = _resolve(host, port)
         if token is None and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
             raise ValueError(f"{host} can be reached from other machines: that needs a --token")
@@ -185,7 +187,7 @@ class _Protocol(H11Protocol):
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     """Return the address of a host, one of IPv4 where it has any."""
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise OSError(None, f"{host}: {reason}; name an address of this machine with --host") from error
@@ -202,6 +204,6 @@ def _listen(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.so
         listener.listen(256)
     except OSError as error:
         listener.close()
-        shown = f"{address[0]}:{address[1]}"
-        raise OSError(error.errno, f"{shown}: {error.strerror}; choose another --port") from error
+        shown, other = f"{address[0]}:{address[1]}", "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise OSError(error.errno, f"{shown}: {error.strerror}; choose another {other}") from error
     return listener
