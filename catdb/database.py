@@ -101,6 +101,9 @@ class Database(Searches):
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"Database({self.path!r}, mode={self._mode!r})"
+
     # --- what is in it ------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
