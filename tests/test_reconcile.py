@@ -217,6 +217,36 @@ def test_a_part_that_is_built_alone_brings_no_second_path_through_a_link(
     assert counts(db.build(photos)) == (0, 0, 0, 0, 13, 0)
 
 
+def test_of_a_folder_that_is_known_by_another_name_too_it_is_said(
+    photos: Path, tmp_path: Path, open_db: Open, instant: Instant
+) -> None:
+    """Everything came back twice from every search, and nothing said why."""
+    link, part, lines = tmp_path / "a link", photos / "sub", list[str]()
+    link.symlink_to(photos)
+    part.mkdir()
+    db = open_db(backbone=instant, notice=lines.append)
+    db.build(link)
+    assert not [line for line in lines if "link" in line]
+
+    def said(path: Path, folder: Path) -> None:
+        [line] = [line for line in lines if " share files by way of a link" in line]
+        assert line.startswith(f"{path} and {folder} share ") and "catdb remove" in line
+        lines.clear()
+
+    db.add(photos / "3.png")
+    said(photos / "3.png", link)
+    db.watch(part)
+    said(part, link)
+    db.build(photos)
+    said(photos, link)
+    db.build(photos, tmp_path / "a link" / "sub")
+    assert [line.split(" share ")[0] for line in lines] == [f"{photos} and {link}", f"{link}/sub and {photos}"]
+    lines.clear()
+    db.remove(link)
+    db.build(photos)
+    assert lines == []
+
+
 def test_hard_links_are_images_of_their_own(photos: Path, open_db: Open, instant: Instant) -> None:
     os.link(photos / "3.png", photos / "linked.png")
     database = open_db(backbone=instant)
