@@ -383,6 +383,20 @@ def test_what_lies_behind_a_closed_door_is_kept_and_listed(photos: Path, tmp_pat
     assert build_unprivileged(database, folder) == "1 0 0 5 6\n"
 
 
+def test_folders_whose_names_alone_can_be_read_are_listed(tmp_path: Path) -> None:
+    """What lies in them was left out, and nothing said so."""
+    database, folder = tmp_path / "db", tmp_path / "doors"
+    save(folder / "a.png", 1)
+    save(folder / "names" / "one" / "b.png", 2)
+    (folder / "to nowhere").symlink_to("nowhere")  # which may be on a disk that is away, and is no failure
+    (folder / "names").chmod(0o444)
+    said = "names/one permission denied\n"
+    assert build_unprivileged(database, folder) == "1 0 0 0 1\n" + said
+    assert build_unprivileged(database, folder) == "0 0 0 1 1\n" + said
+    (folder / "names").chmod(0o755)
+    assert build_unprivileged(database, folder) == "1 0 0 1 2\n"
+
+
 def test_a_folder_that_cannot_be_listed_is_a_failure_until_it_can_be_or_is_removed(tmp_path: Path) -> None:
     """A build listed it among the failures, and those that it left did not hold it."""
     database, folder = tmp_path / "db", tmp_path / "doors"
