@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from catdb.backbones import Engine
-from catdb.catalog import Catalog, is_removed
+from catdb.catalog import Catalog, is_forgotten, is_removed
 from catdb.errors import PathNotFound
 from catdb.images import Decoders
 from catdb.opening import Wanted, create
@@ -123,6 +123,25 @@ def say_removed(store: Store, paths: Iterable[str], notice: Callable[[str], None
             place = roots.place(path)
             if place and is_removed(place[1], snapshot.catalog.removed(place[0])):
                 notice(f"{path} was removed by hand and stays out; catdb add takes it back")
+
+
+def say_twice(store: Store, paths: Iterable[str], notice: Callable[[str], None]) -> None:
+    """Say of what was named with which other folder of the database it shares its files, by way of a link."""
+    with store.snapshot() as snapshot:
+        roots = Roots(snapshot.catalog.roots(), store.path)
+        removed = {root.id: snapshot.catalog.removed(root.id) for root in roots.all}
+    kept = [root.id for root in roots.all if root.whole and not is_forgotten(removed[root.id])]
+    for path in paths:
+        place = roots.place(path)
+        if place and is_removed(place[1], removed[place[0]]):
+            continue
+        real = os.path.realpath(path)
+        for folder in (roots.folder(root) for root in kept if place is None or root != place[0]):
+            if os.path.commonpath((real, os.path.realpath(folder))) in (real, os.path.realpath(folder)):
+                notice(
+                    f"{path} and {folder} share files by way of a link, so the database holds those under both names;"
+                    " catdb remove takes one of the two out"
+                )
 
 
 def mark_distinct(store: Store, paths: Sequence[str]) -> int:

@@ -100,6 +100,9 @@ class Database(Searches):
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"Database({self.path!r}, mode={self._mode!r})"
+
     # --- what is in it ------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -222,11 +225,15 @@ class Database(Searches):
         with Decoders() as decoders:
             report = reconcile(Means(self._store, self._engine, decoders, jobs, progress), paths, prune=prune)
         curate.say_removed(self._store, paths or (), self._notice)
+        curate.say_twice(self._store, paths or (), self._notice)
         return report
 
     def add(self, paths: Paths, *, jobs: int | None = None, progress: Tell = lambda step: None) -> Report:
         """Add files and folders, among them what was removed by hand before. Drops nothing. Raises as build does."""
-        return curate.add(self._store, self._engine, self._wanted, named([paths]), jobs=jobs, progress=progress)
+        taken = named([paths])
+        report = curate.add(self._store, self._engine, self._wanted, taken, jobs=jobs, progress=progress)
+        curate.say_twice(self._store, taken, self._notice)
+        return report
 
     def watch(
         self,
@@ -261,6 +268,7 @@ class Database(Searches):
         paths = named(folders) if folders else None
         curate.begin(self._store, self._engine, self._wanted, paths or (), folders=True)
         curate.say_removed(self._store, paths or (), self._notice)
+        curate.say_twice(self._store, paths or (), self._notice)
         return Watch(
             self._store,
             self._engine,

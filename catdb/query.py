@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,11 @@ class Result(Sequence[Match]):
     def __iter__(self) -> Iterator[Match]:
         return iter(self.matches)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Match: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Match, ...]: ...
+    def __getitem__(self, index: int | slice) -> Match | tuple[Match, ...]:
         return self.matches[index]
 
 
@@ -239,7 +243,7 @@ def _too_few(hits: search.Hits, matches: Sequence[Match], total: int, reach: Rea
     if len(hits.similarities) and not matches:
         yield f"no image is so similar: the nearest of those compared has {float(hits.similarities[0]):.4f}"
     elif reach.only == EVERYTHING and not reach.exact and len(matches) < reach.k and hits.scanned < total:
-        further = "a higher recall" if reach.recall else "more probes"
+        further = "a higher recall" if reach.recall else "a recall target"  # which the page offers too
         yield (
             f"only {hits.scanned:,} of {total:,} images were compared, too few for k = {reach.k:,}:"
             f" search with {further}, or exact"

@@ -20,7 +20,7 @@ from catdb.backbones import Engine
 from catdb.catalog import Catalog, Survey, Todo, is_forgotten, is_removed
 from catdb.errors import PathNotFound
 from catdb.images import Decoders, Failure, Found, Unlisted, excluded, find, ignored
-from catdb.ingest import Event, Intake
+from catdb.ingest import Event, Intake, is_gone
 from catdb.roots import Roots, adopt
 from catdb.store import Store
 
@@ -241,7 +241,8 @@ def _survey(run: _Run, survey: Survey, roots: Roots, places: Sequence[tuple[int,
                 survey.unlisted(root, path)
                 if not path:
                     run.closed.add(root)
-                if not os.path.isdir(found.path) and not _is_known(run.store, root, path):
+                away = is_gone(found.path) or os.path.islink(found.path)
+                if away and not os.path.isdir(found.path) and not _is_known(run.store, root, path):
                     continue
             if not is_removed(path, removed[root]):
                 reason = found.reason if isinstance(found, Failure) else None

@@ -184,9 +184,8 @@ def test_an_image_of_a_folder_that_is_away_is_a_query_as_any_other(here: Path) -
 def test_too_few_matches_come_with_what_to_do(here: Path) -> None:
     done = clean(call("search", "photos/few/00.png", "-k", "100000"))
     few = done.stdout.count("of random pairs")
-    assert done.stderr == (
-        f"catdb: only {few} of 60 images were compared, too few for k = 100,000: search with more probes, or exact\n"
-    )
+    said = f"only {few} of 60 images were compared, too few for k = 100,000: search with a recall target, or exact"
+    assert done.stderr == f"catdb: {said}\n"
     assert clean(call("search", "photos/few/00.png", "-k", "100000", "--exact")).stderr == ""
 
 

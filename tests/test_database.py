@@ -73,6 +73,14 @@ def test_the_example_of_the_contract(photos: Path) -> None:
         assert len(db) == 12
 
 
+def test_a_database_says_in_a_notebook_which_one_it_is(tmp_path: Path, photos: Path) -> None:
+    with Database(tmp_path / "a.catdb", backbone="classic") as db:
+        assert repr(db) == f"Database({str(tmp_path / 'a.catdb')!r}, mode='a')"
+        db.build(photos)
+    with Database(tmp_path / "a.catdb", mode="r") as db:
+        assert repr(db) == f"Database({str(tmp_path / 'a.catdb')!r}, mode='r')"
+
+
 def test_signatures_are_those_of_the_contract() -> None:
     for method, names in {
         Database.search: ["query", "k"],

@@ -23,6 +23,7 @@ from catdb import Database, DatabaseDamaged, DatabaseNotFound, StorageError
 from catdb.export import export
 from catdb.roots import Roots
 from catdb.store import Store
+from catdb.whole import replacing
 
 NAMES = st.binary(min_size=1, max_size=12).filter(
     lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")
@@ -167,6 +168,32 @@ def test_a_damaged_vector_ends_it_and_leaves_what_was_there(store: Store, form: 
     assert (tmp_path / "table").read_text() == "before"
     assert list(tmp_path.glob("*.part")) == []
     assert export(store, str(tmp_path / "table"), form) == 5  # without vectors nothing is amiss
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one_and_no_other_file_does(tmp_path: Path) -> None:
+    target = tmp_path / "odd [name]\n.csv"
+    other = tmp_path / "odd [name]\n.csv.holiday.part"
+    other.write_text("of somebody else")
+    script = (
+        "import sys\nfrom catdb.whole import replacing\n"
+        "with replacing(sys.argv[1]) as file:\n"
+        "    file.write(b'theirs')\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+    )
+    with child(script, target) as killed, child(script, target) as living:
+        for process in (killed, living):
+            assert process.stdout
+            assert process.stdout.readline() == "begun\n"
+        assert len(list(tmp_path.glob("*.part"))) == 3
+        killed.kill()
+        killed.wait()
+        with replacing(str(target)) as file:
+            file.write(b"ours")
+        assert target.read_bytes() == b"ours"
+        assert len(list(tmp_path.glob("*.part"))) == 2  # that of the one who is still at it
+        living.communicate()
+        assert living.returncode == 0
+    assert target.read_bytes() == b"theirs"
+    assert sorted(tmp_path.glob("odd*")) == [target, other]
 
 
 def test_what_cannot_be_written_says_so(store: Store, tmp_path: Path) -> None:

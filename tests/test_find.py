@@ -292,6 +292,39 @@ def test_a_linked_folder_outside_is_visited_once(tmp_path: Path) -> None:
     assert names(tmp_path / "in") == ["b.png", "one/sub/a.png"]
 
 
+def test_a_part_of_a_folder_gives_no_other_paths_than_all_of_it(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    for place in ("a.png", "real/b.png", ".hidden/c.png", "left out/d.png", "part/e.png"):
+        put(top / place)
+    put(tmp_path / "out" / "f.png")
+    part = top / "part"
+    for name, target in (
+        ("up", top),
+        ("to real", top / "real"),
+        ("to hidden", top / ".hidden"),
+        ("to left out", top / "left out"),
+        ("to out", tmp_path / "out"),
+        ("over", tmp_path),
+    ):
+        (part / name).symlink_to(target)
+    excludes = ["left out"]
+    everything = {found.path for found in find(str(top), excludes=excludes)}
+    below = {path for path in everything if path.startswith(f"{part}/")}
+    assert {os.path.relpath(path, top) for path in everything - below} == {"a.png", "real/b.png"}
+    assert len(below) == 4
+    for named in (True, False):  # by somebody who builds it, or because something happened there
+        found = [f.path for f in find(str(part), base=str(top), excludes=excludes, named=named)]
+        assert sorted(found) == sorted(below), named
+    # A link that appears is looked at alone.
+    assert not list(find(str(part / "up"), base=str(top), excludes=excludes, named=False))
+    assert not list(find(str(part / "to real"), base=str(top), excludes=excludes, named=False))
+    [hidden] = find(str(part / "to hidden"), base=str(top), excludes=excludes, named=False)
+    assert hidden.path == str(part / "to hidden" / "c.png")
+    # But whoever names one, and nothing else, means it.
+    [real] = find(str(part / "to real"), base=str(top), excludes=excludes)
+    assert real.path == str(part / "to real" / "b.png")
+
+
 def test_broken_links(tmp_path: Path) -> None:
     for name in ("a.jpg", "album", "notes.txt"):
         (tmp_path / name).symlink_to("nowhere")

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_overloads, get_type_hints
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from conftest import Instant, picture, save
 from numpy.typing import NDArray
 from PIL import Image
 
-from catdb import Database, Failure, ImageUnreadable, Result
+from catdb import Database, Failure, ImageUnreadable, Match, Result
 from catdb.images import fit
 from catdb.images.scenes import render
 
@@ -77,6 +77,14 @@ def crowd(original: Path, tmp_path: Path, open_db: Open, instant: Instant) -> Da
 
 def named(result: Result) -> list[str]:
     return [os.path.basename(match.path) for match in result]
+
+
+def test_a_result_is_a_sequence_also_to_a_type_checker(crowd: Database) -> None:
+    result = crowd.search(asked(0)[0], k=3)
+    assert (result[0], result[-1]) == (result.matches[0], result.matches[2])
+    assert result[1:] == result.matches[1:]
+    hints = [get_type_hints(one) for one in get_overloads(Result.__getitem__)]
+    assert hints == [{"index": int, "return": Match}, {"index": slice, "return": tuple[Match, ...]}]
 
 
 # --- which shards ---------------------------------------------------------------------------------------------------
@@ -555,7 +563,9 @@ def test_too_few_matches_for_want_of_images_compared_are_explained(crowd: Databa
     image = picture(4)
     some = crowd.search(image, k=1, probes=1).scanned
     assert 1 < some < 150
-    said = (f"only {some} of 150 images were compared, too few for k = {{}}: search with more probes, or exact").format
+    said = (
+        f"only {some} of 150 images were compared, too few for k = {{}}: search with a recall target, or exact"
+    ).format
     for k, notes in ((some, ()), (some + 1, (said(some + 1),)), (100_000, (said("100,000"),))):
         result = crowd.search(image, k=k, probes=1)
         assert (len(result), result.scanned, result.notes) == (some, some, notes)

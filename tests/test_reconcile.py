@@ -229,6 +229,48 @@ def test_the_same_content_twice_in_a_first_build(tmp_path: Path, open_db: Open, 
     assert counts(open_db(backbone=instant).build(folder)) == (2, 0, 0, 0, 0, 0)
 
 
+def test_a_part_that_is_built_alone_brings_no_second_path_through_a_link(
+    photos: Path, open_db: Open, instant: Instant
+) -> None:
+    part = photos / "part"
+    save(part / "a.png", 100)
+    (part / "up").symlink_to(photos)
+    db = open_db(backbone=instant)
+    assert counts(db.build(photos)) == (13, 0, 0, 0, 0, 0)
+    assert counts(db.build(part)) == (0, 0, 0, 0, 1, 0)
+    assert counts(db.build(photos)) == (0, 0, 0, 0, 13, 0)
+
+
+def test_of_a_folder_that_is_known_by_another_name_too_it_is_said(
+    photos: Path, tmp_path: Path, open_db: Open, instant: Instant
+) -> None:
+    """Everything came back twice from every search, and nothing said why."""
+    link, part, lines = tmp_path / "a link", photos / "sub", list[str]()
+    link.symlink_to(photos)
+    part.mkdir()
+    db = open_db(backbone=instant, notice=lines.append)
+    db.build(link)
+    assert not [line for line in lines if "link" in line]
+
+    def said(path: Path, folder: Path) -> None:
+        [line] = [line for line in lines if " share files by way of a link" in line]
+        assert line.startswith(f"{path} and {folder} share ") and "catdb remove" in line
+        lines.clear()
+
+    db.add(photos / "3.png")
+    said(photos / "3.png", link)
+    db.watch(part)
+    said(part, link)
+    db.build(photos)
+    said(photos, link)
+    db.build(photos, tmp_path / "a link" / "sub")
+    assert [line.split(" share ")[0] for line in lines] == [f"{photos} and {link}", f"{link}/sub and {photos}"]
+    lines.clear()
+    db.remove(link)
+    db.build(photos)
+    assert lines == []
+
+
 def test_hard_links_are_images_of_their_own(photos: Path, open_db: Open, instant: Instant) -> None:
     os.link(photos / "3.png", photos / "linked.png")
     database = open_db(backbone=instant)
@@ -363,6 +405,20 @@ def test_what_lies_behind_a_closed_door_is_kept_and_listed(photos: Path, tmp_pat
     (folder / "closed").chmod(0o755)
     (folder / "new.png").chmod(0o644)
     assert build_unprivileged(database, folder) == "1 0 0 5 6\n"
+
+
+def test_folders_whose_names_alone_can_be_read_are_listed(tmp_path: Path) -> None:
+    """What lies in them was left out, and nothing said so."""
+    database, folder = tmp_path / "db", tmp_path / "doors"
+    save(folder / "a.png", 1)
+    save(folder / "names" / "one" / "b.png", 2)
+    (folder / "to nowhere").symlink_to("nowhere")  # which may be on a disk that is away, and is no failure
+    (folder / "names").chmod(0o444)
+    said = "names/one permission denied\n"
+    assert build_unprivileged(database, folder) == "1 0 0 0 1\n" + said
+    assert build_unprivileged(database, folder) == "0 0 0 1 1\n" + said
+    (folder / "names").chmod(0o755)
+    assert build_unprivileged(database, folder) == "1 0 0 1 2\n"
 
 
 def test_a_folder_that_cannot_be_listed_is_a_failure_until_it_can_be_or_is_removed(tmp_path: Path) -> None:

@@ -190,6 +190,16 @@ def test_everything_that_happens_to_files_is_followed(
         assert s.images() == sorted(map(str, photos.rglob("*.png")))
 
 
+def test_a_link_back_into_the_folder_brings_no_second_path(photos: Path, scene: Callable[..., Scene]) -> None:
+    with watching(scene(), photos) as s:
+        (photos / "up").symlink_to(photos)
+        for seed in (100, 101, 102):  # by the last one the link has been looked at
+            new = save(photos / f"{seed}.png", seed)
+            assert s.told.next() == Event("added", str(new))
+        assert s.settled() == []
+        assert len(s.images()) == 15
+
+
 def test_it_is_events_that_tell_and_nobody_has_to_ask(photos: Path, scene: Callable[..., Scene]) -> None:
     with watching(scene(), photos) as s:
         path = save(photos / "new.png", 100)

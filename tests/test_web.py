@@ -119,7 +119,7 @@ def test_too_few_matches_are_explained_to_programs_and_the_page(client: Client, 
     image = built.images(limit=1).images[0]
     some = built.search(image.path, k=1, probes=1).scanned
     assert some < 12
-    said = [f"only {some} of 12 images were compared, too few for k = 100: search with more probes, or exact"]
+    said = [f"only {some} of 12 images were compared, too few for k = 100: search with a recall target, or exact"]
     assert client.get(f"/api/search?image={image.id}&k=100&probes=1").json()["notes"] == said
     sent = client.post("/api/search?k=100&probes=1", content=Path(image.path).read_bytes(), headers=OWN)
     assert sent.json()["notes"] == said

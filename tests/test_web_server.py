@@ -104,6 +104,9 @@ def test_where_it_cannot_listen_it_says_so_in_a_line(built: Path) -> None:
         done = run("serve", "--db", built, "--port", str(port))
         line = f"catdb: 127.0.0.1:{port}: Address already in use; choose another --port\n"
         assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+    done = run("serve", "--db", built, "--token", "t", "--host", "192.0.2.77")  # kept for examples: no machine has it
+    line = "catdb: 192.0.2.77:8000: Cannot assign requested address; choose another --host\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
     done = run("serve", "--db", built, "--host", "no.such.host.invalid")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "no.such.host.invalid: " in done.stderr
@@ -292,3 +295,14 @@ def test_without_a_terminal_or_stdin_it_serves_as_well(built: Path) -> None:
         process.terminate()
         assert process.wait(120) == 0
     assert sys.platform != "win32"
+
+
+def test_with_its_output_closed_it_serves_and_ends_as_well(built: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", CATDB, "serve", "--db", str(built), "--port", "0", "--token", "t"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr
+        url = process.stderr.readline().split()[-1].partition("?")[0]
+        assert get(f"{url}api/status", headers={"Authorization": "Bearer t"}).status_code == 200
+        process.terminate()
+        assert process.wait(120) == 0
+        assert process.stderr.read().splitlines()[1:] == ["catdb: stopped"]  # after what it is finishing

@@ -63,7 +63,8 @@ def serve(ctx: click.Context, /, db: str | None, engine: str, precision: str, br
             say("catdb: stopped at once")
         code = signals.code or 0
         if any(thread.daemon and thread.name.startswith("catdb-") for thread in threading.enumerate()):
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where the shell closed it
+                sys.stdout.flush()
             os._exit(code)  # a network that is being loaded, or runs, heeds nobody
         store.close()
         ctx.exit(code)

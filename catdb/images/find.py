@@ -117,8 +117,8 @@ def find(
     A ``top`` that is a file is yielded whatever it is called, unless nobody ``named`` it. ``excludes``: globs, see
     :func:`excluded`; paths are matched as they are seen from ``base``, a folder at or above ``top`` (by default
     ``top`` itself). ``skip``: folders never to be entered; nor is any folder that holds a catdb database. Links are
-    followed, but every folder is visited once, under its real path where it has one below ``top``. Holds one folder's
-    names at a time.
+    followed, but every folder is visited once, under its real path where it has one below ``base``, and only there:
+    so a part of it gives no other paths than all of it. Holds one folder's names at a time.
     Never raises for what it meets: a folder that cannot be listed is an :class:`Unlisted` (``top`` itself too, where
     it does not exist), a FIFO or dangling link named like an image is a :class:`Failure`.
     """
@@ -135,7 +135,7 @@ def find(
         yield Unlisted(top, explain(error))
         return
     if stat.S_ISDIR(status.st_mode):
-        yield from _walk(top, base or top, tuple(excludes), {os.path.abspath(path) for path in skip})
+        yield from _walk(top, base or top, tuple(excludes), {os.path.abspath(path) for path in skip}, named)
     elif stat.S_ISREG(status.st_mode):
         yield Found(top, Stamp.of(status))
     else:
@@ -221,7 +221,8 @@ def explain(error: OSError | ValueError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _walk(top: str, base: str, excludes: Sequence[str], skip: set[str]) -> Iterator[Found | Failure]:
+def _walk(top: str, base: str, excludes: Sequence[str], skip: set[str], named: bool) -> Iterator[Found | Failure]:
+    start = top if named else base  # a link that somebody named is followed in any case
     seen = set(_identities(skip))  # a link to a skipped folder is no way in either
     folders, links = [top], deque[str]()
     while folders or links:
@@ -230,6 +231,8 @@ def _walk(top: str, base: str, excludes: Sequence[str], skip: set[str]) -> Itera
         try:
             status = os.stat(folder)
             if folder in skip or (status.st_dev, status.st_ino) in seen:
+                continue
+            if top != base and _is_elsewhere(folder, start, base, excludes):
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
@@ -252,6 +255,19 @@ def _walk(top: str, base: str, excludes: Sequence[str], skip: set[str]) -> Itera
         if closed is not None:  # there are names, but nobody knows what stands behind some of them
             yield Unlisted(folder, explain(closed))
         folders.extend(reversed(below))
+
+
+def _is_elsewhere(folder: str, start: str, base: str, excludes: Sequence[str]) -> bool:
+    """Tell whether links between ``start`` and a folder lead to where it has another path, by which it is found."""
+    real, home = os.path.realpath(folder), os.path.realpath(base)
+    if real == os.path.normpath(os.path.join(os.path.realpath(start), os.path.relpath(folder, start))):
+        return False
+    if real == home:
+        return True
+    below = os.path.join(home, "")
+    names = real[len(below) :].split(os.sep)
+    hidden = any(ignored(name, is_dir=True) for name in names) or excluded("/".join(names), excludes)
+    return real.startswith(below) and not hidden
 
 
 def _admitted(entries: list[os.DirEntry[str]], base: str, excludes: Sequence[str]) -> Iterator[os.DirEntry[str]]:

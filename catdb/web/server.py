@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import logging
@@ -203,6 +204,6 @@ def _listen(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.so
         listener.listen(256)
     except OSError as error:
         listener.close()
-        shown = f"{address[0]}:{address[1]}"
-        raise OSError(error.errno, f"{shown}: {error.strerror}; choose another --port") from error
+        shown, other = f"{address[0]}:{address[1]}", "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise OSError(error.errno, f"{shown}: {error.strerror}; choose another {other}") from error
     return listener
