@@ -235,16 +235,34 @@ def test_what_is_read_ahead_is_what_the_count_goes_through(catalog: Catalog) -> 
         assert "USING COVERING INDEX image_inode" in plan
 
 
-def test_what_lies_on_the_disk_is_read_ahead_once(catalog: Catalog, opened: list[Catalog]) -> None:
-    expected = point(catalog)
+def put_on_the_disk(catalog: Catalog) -> None:
+    """Take a catalog out of memory."""
     catalog.close()
     with open(catalog.path, "rb") as file:
         os.fdatasync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_what_lies_on_the_disk_is_read_ahead_once(catalog: Catalog, opened: list[Catalog]) -> None:
+    expected = point(catalog)
+    put_on_the_disk(catalog)
     with closing(Catalog.reader(catalog.path)) as first:
-        if ahead.watched(lambda: read(first) == expected) != (True, True):
+        found, cold = ahead.watched(lambda: read(first))
+        assert found == expected
+        if not cold:
             pytest.skip("here nothing says what comes from the disk")
     assert len(opened) == 1 + ahead._READERS
     with closing(Catalog.reader(catalog.path)) as second:
         assert ahead.watched(lambda: read(second) == expected) == (True, False)
     assert len(opened) == 2 + ahead._READERS
+
+
+@pytest.mark.parametrize("numbers", [12, 1536, LARGE])
+def test_a_piece_is_all_pages_of_its_means(catalog: Catalog, numbers: int) -> None:
+    expected = point(catalog, numbers=numbers)
+    put_on_the_disk(catalog)
+    with closing(Catalog.reader(catalog.path)) as reader:
+        if not ahead.watched(lambda: reader.sql.execute(shards._BETWEEN, (1, BLOCKS)).fetchone())[1]:
+            pytest.skip("here nothing says what comes from the disk")
+    with closing(Catalog.reader(catalog.path)) as reader:
+        assert ahead.watched(lambda: read(reader) == expected) == (True, False)
