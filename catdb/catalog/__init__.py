@@ -26,7 +26,8 @@ garbage       shards      files that no snapshot newer than ``since`` refers to
 ============= =========== ============================================================================================
 
 The second column names the module that reads and writes the table. ``connection`` opens, commits and reads at one
-moment; ``schema`` makes the tables, ``integrity`` holds them against ``rules``, ``survey`` sets folders against them.
+moment; ``schema`` makes the tables, ``integrity`` holds them against ``rules``, ``survey`` sets folders against them,
+and ``ahead`` has a whole table read from the disk many pages at a time.
 
 Image ids rise and are never used twice: a changed file is a new image, so that a row of an old shard can never be
 taken for it. ``pending`` and ``tombstone`` are small tables of their own because as flags in ``member`` they would

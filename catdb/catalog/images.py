@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catdb.catalog.ahead import reading_ahead, watched
 from catdb.catalog.columns import LISTED, PAGE, as_list, as_row, as_stamp
 from catdb.catalog.meta import Meta
 from catdb.catalog.values import Image, Put
 from catdb.checksum import checksum
 from catdb.errors import DatabaseDamaged
 
+_MANY = 200_000  # images from which it is worth while to read ahead of what counts them
+_SOME = 16  # images whose inodes divide all of them into about equal parts
+_BETWEEN = "SELECT count(*) FROM image INDEXED BY image_inode WHERE inode BETWEEN ? AND ?"
 _EVERY = 50  # times a sample, up to which the ids of all images are read to choose from
 
 
@@ -22,7 +27,23 @@ class Images(Meta):
     """A connection that knows the tables ``image``, ``vector`` and ``distinct_pair``, and what hangs on an image."""
 
     def count(self) -> int:
-        return int(self.once("count", lambda: self._one("SELECT count(*) FROM image")))  # reads an index: 1M in 20 ms
+        return int(self.once("count", self._count))
+
+    def _count(self) -> int:
+        """Count the images, for which SQLite goes through an index: of a million in 10 ms where it is in memory."""
+        inodes, cold = watched(self._inodes)
+        with reading_ahead(partial(self.reader, self.path), _BETWEEN, inodes if cold else ()):
+            return int(self._one("SELECT count(*) FROM image"))
+
+    def _inodes(self) -> list[int]:
+        """Return the least inode, those of some images and the greatest, rising; none where there are few images."""
+        last = self.last()
+        if last < _MANY:
+            return []
+        ends = "SELECT min(inode) FROM image UNION ALL SELECT max(inode) FROM image"
+        some = f"SELECT inode FROM image WHERE id IN {LISTED}"
+        rows = self.sql.execute(f"{ends} UNION ALL {some} ORDER BY 1", (as_list(range(1, last, last // _SOME)),))
+        return [inode for (inode,) in rows if inode is not None]
 
     def last(self) -> int:
         """Return the greatest id of an image, 0 where there is none."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
+from functools import partial
 from operator import itemgetter
 
 import numpy as np
 
+from catdb.catalog.ahead import reading_ahead, watched
 from catdb.catalog.meta import AXES, PROJECTION, Meta
 from catdb.catalog.values import Centroid, Pointer
 from catdb.checksum import checksum
 from catdb.errors import DatabaseDamaged
+
+_FEW = 64  # blocks that are read first, which shows whether they come from the disk
+_ENDS = "SELECT min(rowid), max(rowid) FROM centroid"  # goes through the index by which checksums are found, too
+_BETWEEN = "SELECT max(data) FROM centroid WHERE rowid BETWEEN ? AND ?"  # all of a mean, which may take several pages
 
 
 class Shards(Meta):
@@ -63,7 +69,11 @@ class Shards(Meta):
         """Return every block of the shards, by category and block. DatabaseDamaged for a catalog of format 1."""
         self._require_current()
         # As they lie in the file, a page each: SQLite would go from page to page here and there to give them by key.
-        rows = self.sql.execute("SELECT category, block, first, rows, data FROM centroid").fetchall()
+        cursor = self.sql.execute("SELECT category, block, first, rows, data FROM centroid")
+        rows, cold = watched(lambda: cursor.fetchmany(_FEW))
+        ends = self.sql.execute(_ENDS).fetchone() if cold and len(rows) == _FEW else ()
+        with reading_ahead(partial(self.reader, self.path), _BETWEEN, ends):
+            rows += cursor.fetchall()
         rows.sort(key=itemgetter(0, 1))
         found = [Centroid(c, b, f, n, np.frombuffer(data, "<f2")) for c, b, f, n, data in rows]
         if len({len(block.mean) for block in found}) > 1:
