@@ -310,6 +310,17 @@ def test_a_server_that_is_gone_is_told_of(photos: Path, tmp_path: Path, look: Lo
     page.wait_for_selector("#banner:visible >> text=/^The server does not answer\\./")  # it may end within an answer
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(url: str, look: Look) -> None:
+    page = look(f"{url}/?view=failures")
+    page.wait_for_selector("h1")
+    page.route("**/api/categories", lambda route: route.fulfill(body='{"categories": [{"id": "n0'))
+    page.get_by_role("link", name="Categories", exact=True).click()
+    page.wait_for_selector(".error >> text=/^The server's answer broke off\\./")
+    page.unroute("**/api/categories")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector(".names a")
+
+
 # --- the focus, and the steps of the history ------------------------------------------------------------------------
 
 

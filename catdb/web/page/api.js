@@ -28,7 +28,8 @@ async function ask(path, options = {}) {
   } catch (error) {
     if (options.signal?.aborted) throw error;
   }
-  if (!answer.ok || found === null) {
+  if (answer.ok && found === null) throw new Refused(0, "The server's answer broke off.");
+  if (!answer.ok) {
     const seconds = Number(answer.headers.get("Retry-After")) || null;
     throw new Refused(answer.status, found?.error ?? `The server answers with ${answer.status}.`, seconds);
   }
