@@ -8,21 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 from conftest import CATDB, Instant, child, run, save, save_twelve
-from numpy.typing import NDArray
-from web import OWN, ready, remainder, served, serving_process
+from web import OWN, Gated, ready, remainder, served, serving_process
 
 from catdb import Database
-from catdb.backbones import Embedding
 
 OpenDb = Callable[..., Database]
 get = partial(httpx.get, timeout=120)
@@ -177,18 +173,6 @@ def test_who_still_listens_to_a_refusal_hears_it(built: Path) -> None:
 
 
 def test_the_work_of_a_client_that_has_gone_is_dropped(open_db: OpenDb, photos: Path) -> None:
-    class Gated(Instant):
-        def __init__(self) -> None:
-            super().__init__()
-            self.sizes: list[int] = []
-            self.begun, self.open = threading.Semaphore(0), threading.Semaphore(1)
-
-        def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
-            self.sizes.append(len(pixels))
-            self.begun.release()
-            assert self.open.acquire(timeout=60)
-            return super().embed(pixels)
-
     gated = Gated()
     with open_db(backbone=Instant()) as db:
         db.build(photos)

@@ -30,7 +30,7 @@ class Images(Meta):
         return int(self.once("count", self._count))
 
     def _count(self) -> int:
-        """Count the images, for which SQLite goes through an index: of a million in 10 ms where it is in memory."""
+        """Count the images, for which SQLite goes through an index."""
         inodes, cold = watched(self._inodes)
         with reading_ahead(partial(self.reader, self.path), _BETWEEN, inodes if cold else ()):
             return int(self._one("SELECT count(*) FROM image"))
